@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that a verb may answer.
+
+The class name is the name on the wire, ``code`` the number for wires that know only numbers; neither ever changes.
+1xx requests, 2xx volumes, 3xx images, 4xx domains and storage, 5xx tasks, 6xx images from outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from libvdsm.api.types import Bytes, DomainId, ImageId, SessionId, TaskId, Text, VolumeId, Word
+from libvdsm.declare import ApiError
+
+Reason = Annotated[Text, Meta(description="what exactly is wrong")]
+Holder = Annotated[Text, Meta(description="who holds it, as far as can be seen")]
+Where = Annotated[Text, Meta(description="the file or folder")]
+
+
+@dataclass(eq=False)
+class InvalidRequest(ApiError):
+    """The message is not a request of this wire."""
+
+    code = 100
+    template = "This is not a valid request: {reason}."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class InvalidParameter(ApiError):
+    """A parameter is missing, unknown, of the wrong type or out of bounds."""
+
+    code = 101
+    template = "{verb}: {reason}."
+    verb: Annotated[Text, Meta(description="the verb that was called")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchVerb(ApiError):
+    """The service has no such verb, or not yet."""
+
+    code = 102
+    template = "There is no verb {verb!r}; Host.getCapabilities lists what this service can do."
+    verb: Annotated[Text, Meta(description="the verb that was called")]
+
+
+@dataclass(eq=False)
+class NotSupported(ApiError):
+    """The verb exists, and cannot do this here."""
+
+    code = 103
+    template = "Not supported: {reason}."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class AccessDenied(ApiError):
+    """The caller lacks the right that the verb needs."""
+
+    code = 104
+    template = "{user} may not call {verb}, which needs the right to {right}; the administrator of this host can grant it."
+    user: Annotated[Text, Meta(description="the caller, as the service knows it")]
+    verb: Annotated[Text, Meta(description="the verb that was called")]
+    right: Annotated[Word, Meta(description="the right that it needs")]
+
+
+@dataclass(eq=False)
+class TooLarge(ApiError):
+    """A message, or its nesting, goes beyond the configured limit."""
+
+    code = 105
+    template = "The message is too large: {reason}."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class InternalError(ApiError):
+    """Something that nobody declared; the service's log has the details under the request's id."""
+
+    code = 107
+    template = "Internal error; please report it with what the log says of request {request}."
+    request: Annotated[Text, Meta(description="id of the request in the log")]
+
+
+@dataclass(eq=False)
+class NoSuchSession(ApiError):
+    """The session is unknown: it ended, or the service restarted."""
+
+    code = 108
+    template = "There is no session {session}; open one with Session.open."
+    session: Annotated[SessionId, Meta(description="the session")]
+
+
+@dataclass(eq=False)
+class Unavailable(ApiError):
+    """The service cannot take requests now."""
+
+    code = 110
+    template = "The service cannot take this now: {reason}; try again."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class ConnectionFailed(ApiError):
+    """Raised by clients: the service could not be reached, or the connection ended in the middle of a call."""
+
+    code = 111
+    template = "No answer from {address}: {reason}. Is hsmd running?"
+    address: Annotated[Text, Meta(description="where the client tried to reach it")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchVolume(ApiError):
+    """The volume does not exist."""
+
+    code = 201
+    template = "Domain {domain} has no volume {volume}; see Volume.list."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+
+
+@dataclass(eq=False)
+class VolumeExists(ApiError):
+    """A volume has this id already, and is not what was asked for."""
+
+    code = 202
+    template = "Volume {volume} exists already and differs ({reason}); leave the id out or take another."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class VolumeHasChildren(ApiError):
+    """Another volume stands on this one."""
+
+    code = 203
+    template = "Volume {volume} carries {children} other volume(s); only the newest volume of a chain can be changed so."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+    children: Annotated[int, Meta(ge=1, le=2**31, description="how many stand on it")]
+
+
+@dataclass(eq=False)
+class VolumeIllegal(ApiError):
+    """The volume is marked as not to be used."""
+
+    code = 204
+    template = "Volume {volume} is marked illegal: its data may not be whole. Delete it, or make it legal if you know better."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+
+
+@dataclass(eq=False)
+class VolumeDamaged(ApiError):
+    """What is on storage contradicts itself."""
+
+    code = 205
+    template = "Volume {volume} is damaged: {reason}. Nothing was changed; Domain.check tells more."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class GenerationMismatch(ApiError):
+    """The volume was changed by somebody else since the caller looked."""
+
+    code = 206
+    template = "Volume {volume} has generation {found}, not {expected}: it changed meanwhile. Look again before you go on."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+    expected: Annotated[int, Meta(ge=0, le=999, description="the generation that was expected")]
+    found: Annotated[int, Meta(ge=0, le=999, description="the generation that it has")]
+
+
+@dataclass(eq=False)
+class CannotShrink(ApiError):
+    """The new size is smaller than the present one."""
+
+    code = 207
+    template = "Volume {volume} has {capacity} bytes and cannot be made smaller: the end of its data would be lost."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+    capacity: Annotated[Bytes, Meta(description="its present capacity")]
+
+
+@dataclass(eq=False)
+class CannotChange(ApiError):
+    """The volume is of a kind that this verb does not change."""
+
+    code = 208
+    template = "Volume {volume} cannot be changed so: {reason}."
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchImage(ApiError):
+    """The image does not exist."""
+
+    code = 301
+    template = "Domain {domain} has no image {image}; see Image.list."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    image: Annotated[ImageId, Meta(description="the image")]
+
+
+@dataclass(eq=False)
+class ImageExists(ApiError):
+    """An image has this id already, and is not what was asked for."""
+
+    code = 302
+    template = "Image {image} exists already and differs ({reason}); leave the id out or take another."
+    image: Annotated[ImageId, Meta(description="the image")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class ImageInUse(ApiError):
+    """Somebody holds a lease of a volume of this image."""
+
+    code = 303
+    template = "Image {image} is in use: volume {volume} is held by {holder}. Tear it down there, or wait until it is free."
+    image: Annotated[ImageId, Meta(description="the image")]
+    volume: Annotated[VolumeId, Meta(description="the volume that is held")]
+    holder: Holder
+    host: Annotated[Text, Meta(description="the host that holds it, where that is known")] | None = None
+
+
+@dataclass(eq=False)
+class NotTemplate(ApiError):
+    """Only templates can be cloned: the format shares nothing else between images."""
+
+    code = 304
+    template = (
+        "Image {image} is not a template, and only templates can be cloned. Turn it into one with Image.makeTemplate "
+        "(it is read-only from then on), or make a template from a copy of it."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+
+
+@dataclass(eq=False)
+class IsTemplate(ApiError):
+    """Templates are never written."""
+
+    code = 305
+    template = "Image {image} is a template and never written; clone it and change the clone."
+    image: Annotated[ImageId, Meta(description="the image")]
+
+
+@dataclass(eq=False)
+class HasSnapshots(ApiError):
+    """The image has more than one volume, and the verb works on images of one."""
+
+    code = 306
+    template = "Image {image} has {snapshots} snapshot(s); a template is one volume. Make the template from a copy instead."
+    image: Annotated[ImageId, Meta(description="the image")]
+    snapshots: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
+
+
+@dataclass(eq=False)
+class TemplateInUse(ApiError):
+    """Other images stand on this template."""
+
+    code = 307
+    template = "Template {image} carries {clones} clone(s); delete those first."
+    image: Annotated[ImageId, Meta(description="the template")]
+    clones: Annotated[int, Meta(ge=1, le=2**31, description="how many images stand on it")]
+
+
+@dataclass(eq=False)
+class NotPrepared(ApiError):
+    """The image is not prepared on this host."""
+
+    code = 308
+    template = "Image {image} is not prepared on this host; see Image.prepare."
+    image: Annotated[ImageId, Meta(description="the image")]
+
+
+@dataclass(eq=False)
+class AlreadyPrepared(ApiError):
+    """The image is prepared on this host in the other way."""
+
+    code = 309
+    template = "Image {image} is already prepared {mode} on this host; tear it down first."
+    image: Annotated[ImageId, Meta(description="the image")]
+    mode: Annotated[Text, Meta(description="how it is prepared")]
+
+
+@dataclass(eq=False)
+class ImageDamaged(ApiError):
+    """The volumes of the image do not form a chain."""
+
+    code = 310
+    template = "Image {image} is damaged: {reason}. Nothing was changed; Domain.check tells more."
+    image: Annotated[ImageId, Meta(description="the image")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchDomain(ApiError):
+    """The domain is not attached to this service."""
+
+    code = 401
+    template = "Domain {domain} is not attached here; see Domain.list and Domain.attach."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+
+
+@dataclass(eq=False)
+class DomainExists(ApiError):
+    """The domain exists already, and is not what was asked for."""
+
+    code = 402
+    template = "Domain {domain} exists already and differs ({reason}); leave the id out or take another."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class DomainNotFound(ApiError):
+    """There is no such domain at this place."""
+
+    code = 403
+    template = "There is no domain to attach at {path}: {reason}."
+    path: Where
+    reason: Reason
+
+
+@dataclass(eq=False)
+class DomainBusy(ApiError):
+    """Somebody else changes the domain's metadata, for longer than it may take."""
+
+    code = 404
+    template = "Domain {domain} is being changed by {holder} for longer than {waited:.0f} s; try again."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    holder: Holder
+    waited: Annotated[float, Meta(ge=0, description="how long was waited", extra={"unit": "seconds"})]
+
+
+@dataclass(eq=False)
+class DomainInUse(ApiError):
+    """Images of the domain are in use."""
+
+    code = 405
+    template = "Domain {domain} is in use: {reason}."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class DomainNotEmpty(ApiError):
+    """The domain holds images."""
+
+    code = 406
+    template = "Domain {domain} holds {images} image(s), which formatting would destroy; delete them first, or force it."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    images: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
+
+
+@dataclass(eq=False)
+class DomainDamaged(ApiError):
+    """The domain's own metadata cannot be read."""
+
+    code = 407
+    template = "Domain {domain} is damaged: {reason}. Nothing was changed."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class UnknownDomainType(ApiError):
+    """No driver for this type of domain is installed."""
+
+    code = 408
+    template = "There is no driver for domains of type {type!r}; installed: {installed}."
+    type: Annotated[Text, Meta(description="the type asked for")]
+    installed: Annotated[Text, Meta(description="the types that can be used")]
+
+
+@dataclass(eq=False)
+class PathNotUsable(ApiError):
+    """The path cannot be used for this."""
+
+    code = 409
+    template = "{path} cannot be used: {reason}."
+    path: Where
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSpace(ApiError):
+    """The storage is full."""
+
+    code = 410
+    template = "Domain {domain} has no space left ({reason}). What was begun is given back; free space and try again."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class StorageFailed(ApiError):
+    """The storage answered with an error."""
+
+    code = 411
+    template = "The storage of domain {domain} failed: {reason}. Look at the storage, then try again."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchTask(ApiError):
+    """The task is unknown, or was cleared."""
+
+    code = 501
+    template = "There is no task {task}; see Task.list."
+    task: Annotated[TaskId, Meta(description="the task")]
+
+
+@dataclass(eq=False)
+class TaskNotEnded(ApiError):
+    """Only tasks that ended can be cleared."""
+
+    code = 502
+    template = "Task {task} has not ended; stop it or wait for it."
+    task: Annotated[TaskId, Meta(description="the task")]
+
+
+@dataclass(eq=False)
+class TaskPastStopping(ApiError):
+    """The task has published its change, or ended."""
+
+    code = 503
+    template = "Task {task} cannot be stopped any more: {reason}."
+    task: Annotated[TaskId, Meta(description="the task")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class TaskStopped(ApiError):
+    """The task was stopped before it changed anything."""
+
+    code = 504
+    template = "Stopped as asked, before anything was changed."
+
+
+@dataclass(eq=False)
+class Interrupted(ApiError):
+    """The service ended in the middle of the task, before its commit point."""
+
+    code = 505
+    template = "The service ended before this was done, and nothing was changed; ask for it again."
+
+
+@dataclass(eq=False)
+class TaskExists(ApiError):
+    """A task has this id already."""
+
+    code = 506
+    template = "Task {task} exists already."
+    task: Annotated[TaskId, Meta(description="the task")]
+
+
+@dataclass(eq=False)
+class FormatMismatch(ApiError):
+    """The file is of another format than was said."""
+
+    code = 601
+    template = "The file was declared to be {declared}, and is {found}: {reason}. Nothing was imported."
+    declared: Annotated[Text, Meta(description="the format that the caller declared")]
+    found: Annotated[Text, Meta(description="the format that the content has")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class UnsafeImage(ApiError):
+    """The file makes whoever opens it open other files of this host."""
+
+    code = 602
+    template = "The file refers to other files, and was refused: {reason}. Flatten it into one file where it comes from."
+    kind: Annotated[Word, Meta(description="the way in which it refers to them")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class UnsupportedImage(ApiError):
+    """The file is of a format that cannot be imported."""
+
+    code = 603
+    template = "The file cannot be imported: {reason}. Convert it to raw or qcow2 where it comes from."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class DamagedImage(ApiError):
+    """The file contradicts itself, or is cut off."""
+
+    code = 604
+    template = "The file is damaged: {reason}. Nothing was imported."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class ToolFailed(ApiError):
+    """A program that does the work ended with an error."""
+
+    code = 605
+    template = "{tool} failed: {reason}. Nothing was changed."
+    tool: Annotated[Text, Meta(description="the program")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class FileNotUsable(ApiError):
+    """The file outside the domain cannot be read or written."""
+
+    code = 606
+    template = "The file cannot be used: {reason}."
+    reason: Reason
+
+
+COMMON: tuple[type[ApiError], ...] = (
+    InvalidRequest,
+    InvalidParameter,
+    NoSuchVerb,
+    AccessDenied,
+    TooLarge,
+    NoSuchSession,
+    Unavailable,
+    InternalError,
+)
+"""What any verb may answer, whatever it declares."""

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volume: the layers of images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+from msgspec import Meta
+
+from libvdsm.api.errors import (
+    CannotChange,
+    CannotShrink,
+    DomainBusy,
+    DomainDamaged,
+    GenerationMismatch,
+    ImageDamaged,
+    ImageExists,
+    ImageInUse,
+    Interrupted,
+    IsTemplate,
+    NoSpace,
+    NoSuchDomain,
+    NoSuchImage,
+    NoSuchVolume,
+    NotSupported,
+    NotTemplate,
+    StorageFailed,
+    TaskStopped,
+    TemplateInUse,
+    ToolFailed,
+    VolumeDamaged,
+    VolumeExists,
+    VolumeHasChildren,
+    VolumeIllegal,
+)
+from libvdsm.api.types import (
+    Allocation,
+    Bytes,
+    Cursor,
+    DomainId,
+    FileFormat,
+    Generation,
+    ImageId,
+    Legality,
+    Limit,
+    Line,
+    Nothing,
+    TaskInfo,
+    Text,
+    VolumeFormat,
+    VolumeId,
+    VolumeInfo,
+)
+from libvdsm.declare import Info, Right, verb
+
+
+class VolumePage(Info, frozen=True, kw_only=True):
+    """Volumes, by image, each image's oldest first."""
+
+    items: Annotated[list[VolumeInfo], Meta(description="the volumes")]
+    next: Annotated[Text, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+
+
+class Measure(Info, frozen=True, kw_only=True):
+    """How much space a copy would need."""
+
+    required: Annotated[Bytes, Meta(description="length of a new file with the same data")]
+    fully_allocated: Annotated[Bytes, Meta(description="length of a new file with every block written")]
+
+
+_Domain = Annotated[DomainId, Meta(description="the domain")]
+_Image = Annotated[ImageId, Meta(description="the image it belongs to; absent: it is searched for")]
+_Volume = Annotated[VolumeId, Meta(description="the volume")]
+
+_READING = (NoSuchDomain, DomainDamaged, StorageFailed)
+_STORAGE = (*_READING, DomainBusy, NoSpace, TaskStopped, Interrupted)
+_CHANGING = (*_STORAGE, NoSuchImage, NoSuchVolume, ImageInUse, ImageDamaged, VolumeDamaged, GenerationMismatch, IsTemplate)
+
+
+class Volume(ABC):
+    """The layers of images; most users want `Image` instead."""
+
+    @verb(
+        since="1.0",
+        right=Right.OPERATE,
+        errors=(
+            *_STORAGE,
+            NoSuchImage,
+            NoSuchVolume,
+            ImageExists,
+            VolumeExists,
+            ImageInUse,
+            ImageDamaged,
+            VolumeDamaged,
+            VolumeIllegal,
+            VolumeHasChildren,
+            CannotShrink,
+            CannotChange,
+            NotTemplate,
+            IsTemplate,
+            NotSupported,
+        ),
+    )
+    @abstractmethod
+    def create(
+        self,
+        *,
+        domain: _Domain,
+        image: Annotated[ImageId, Meta(description="the image to put it in; absent: a new one")] | None = None,
+        parent: (
+            Annotated[VolumeId, Meta(description="the volume to stand on: the image's leaf, or a template's volume")] | None
+        ) = None,
+        capacity: (
+            Annotated[
+                Bytes,
+                Meta(ge=1, description="size that the guest sees; absent: the parent's", extra={"option": "size"}),
+            ]
+            | None
+        ) = None,
+        format: Annotated[VolumeFormat, Meta(description="how the data is laid out; with a parent: qcow2")] = (  # noqa: A002
+            VolumeFormat.QCOW2
+        ),
+        allocation: Annotated[Allocation, Meta(description="whether space is taken at once")] = Allocation.SPARSE,
+        description: Annotated[Line, Meta(description="any text")] | None = None,
+        id: Annotated[VolumeId, Meta(description="id for the new volume; absent: one is chosen")] | None = None,  # noqa: A002
+    ) -> TaskInfo[VolumeInfo]:
+        """Create a volume: empty in a new image, on top of an image's leaf, or in a new image on top of a template.
+
+        The commit point is the appearance of its metadata.  With an `id`, the same call again answers the same.
+        """
+
+    @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage, NoSuchVolume), positional=("volume",))
+    @abstractmethod
+    def get_info(self, *, domain: _Domain, volume: _Volume, image: _Image | None = None) -> VolumeInfo:
+        """Tell all about one volume, read anew from the storage.  Faster when the image is given."""
+
+    @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage))
+    @abstractmethod
+    def list(
+        self,
+        *,
+        domain: _Domain,
+        image: Annotated[ImageId, Meta(description="only this image's; absent: all")] | None = None,
+        limit: Limit = 10_000,
+        start: Cursor | None = None,
+    ) -> VolumePage:
+        """List volumes with everything that `getInfo` tells, read anew from the storage."""
+
+    @verb(
+        since="1.0",
+        right=Right.OPERATE,
+        errors=(*_CHANGING, CannotShrink, VolumeHasChildren, VolumeIllegal, ToolFailed),
+        positional=("volume", "capacity"),
+    )
+    @abstractmethod
+    def resize(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        capacity: Annotated[Bytes, Meta(ge=1, description="new size that the guest sees; rounded up to 512")],
+        image: _Image | None = None,
+        generation: Generation | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        """Make a leaf larger.  The image must not be in use.
+
+        The data grows first, then the metadata says so; a resize that the service did not survive is finished when it
+        starts again.
+        """
+
+    @verb(since="1.0", right=Right.OPERATE, errors=_CHANGING, positional=("volume", "description"))
+    @abstractmethod
+    def set_description(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        description: Annotated[Line, Meta(description="the new text; empty: none")],
+        image: _Image | None = None,
+        generation: Generation | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        """Change the user's text of a volume; its name stays.  Works while the image is in use on this host."""
+
+    @verb(since="1.0", right=Right.OPERATE, errors=_CHANGING, positional=("volume", "legality"))
+    @abstractmethod
+    def set_legality(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        legality: Annotated[Legality, Meta(description="legal, or illegal")],
+        image: _Image | None = None,
+        generation: Generation | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        """Say whether a volume's data can be relied upon.  Raises its generation.  The image must not be in use."""
+
+    @verb(
+        since="1.0",
+        right=Right.READ,
+        errors=(*_READING, NoSuchImage, NoSuchVolume, ImageDamaged, VolumeDamaged, ToolFailed),
+        positional=("volume",),
+    )
+    @abstractmethod
+    def measure(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        image: _Image | None = None,
+        format: Annotated[FileFormat, Meta(description="format of the copy: raw or qcow2")] = FileFormat.QCOW2,  # noqa: A002
+        chain: Annotated[bool, Meta(description="with what lies below it; false: this layer alone")] = True,
+    ) -> Measure:
+        """Tell how many bytes a copy of a volume would need."""
+
+    @verb(
+        since="1.0",
+        right=Right.OPERATE,
+        errors=(*_CHANGING, VolumeHasChildren, TemplateInUse),
+        positional=("volume",),
+    )
+    @abstractmethod
+    def delete(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        image: _Image | None = None,
+        wipe: Annotated[bool, Meta(description="overwrite the data with zeros before its space is given back")] = False,
+        generation: Generation | None = None,
+    ) -> TaskInfo[Nothing]:
+        """Delete a leaf: the image returns to the state that the volume below it kept.  The image must not be in use.
+
+        The last volume takes its image with it.  What is gone already counts as deleted.  The commit point is the
+        disappearance of the volume's metadata under its name.
+        """
