@@ -1,1 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The typed client: ``connect(address)`` gives an object with the API's classes as attributes.
+
+>>> client = connect("unix:/run/hsm/hsm.sock")
+>>> task = client.image.create(domain=domain, name="web01", capacity=64 * 2**30)
+>>> image = client.wait(task)
+"""
+
+from libvdsm.client.client import Client, RemoteError
+from libvdsm.client.connect import connect
+
+__all__ = ["Client", "RemoteError", "connect"]

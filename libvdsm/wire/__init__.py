@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Bytes to calls and replies, and back.  Nothing here opens, reads or writes a socket or a file."""

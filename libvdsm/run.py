@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one command runner.
+
+Programs are argument lists, never shell text, and each has a deadline.  They are started by one thread that lives as
+long as the process, because the kernel's parent-death signal, which ends a program when its starter is killed, fires
+when the *thread* that started it ends.  Descriptors given to a program keep leases alive in it: see
+``hsm.leases``.  A deadline kills a program and waits for its end; it never lets go of anything before that.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import selectors
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from libvdsm.log import Log
+
+log = Log("libvdsm.run")
+
+_OUTPUT_LIMIT = 16 * 2**20
+_TICK = 0.1
+
+
+class CommandError(Exception):
+    """A program ended with an error, could not be started, or went beyond its deadline."""
+
+    def __init__(self, program: str, reason: str) -> None:
+        super().__init__(f"{program}: {reason}")
+        self.program = program
+        self.reason = reason
+
+
+class CommandStopped(Exception):
+    """A program was ended because whoever wanted its result does no longer."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program at work."""
+
+    pid: int
+    name: str
+
+
+class Runner:
+    """Starts programs, and knows which are running."""
+
+    def __init__(self) -> None:
+        self._requests: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
+        self._requests = queue.SimpleQueue()
+        self._running: dict[int, Running] = {}
+        self._setpriv = shutil.which("setpriv")
+        threading.Thread(target=self._start_forever, name="launcher", daemon=True).start()
+
+    def running(self) -> list[Running]:
+        """The programs at work now."""
+        return list(self._running.values())
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        deadline: float,
+        descriptors: Sequence[int] = (),
+        on_output: Callable[[bytes], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+        stdin: bytes = b"",
+    ) -> bytes:
+        """Run a program to its end and give what it wrote to standard output.
+
+        ``deadline`` in seconds.  ``descriptors`` are inherited by the program.  ``on_output`` gets standard output
+        as it comes, which is then not collected.  ``stop`` is asked ten times a second; when it answers true the
+        program is killed and ``CommandStopped`` raised.
+        """
+        process = self.start(argv, descriptors=descriptors, stdin=stdin)
+        began = time.monotonic()
+        try:
+            output, errors = self._follow(process, argv[0], began + deadline, on_output, stop)
+            status = process.wait()
+        finally:
+            self._end(process)
+        log.debug("program ended", argv=" ".join(argv), status=status, seconds=round(time.monotonic() - began, 3))
+        if status != 0:
+            text = errors.decode(errors="replace").strip().replace("\n", "; ")
+            raise CommandError(os.path.basename(argv[0]), text[-2000:] or f"ended with status {status}")
+        return output
+
+    def start(
+        self, argv: Sequence[str], *, descriptors: Sequence[int] = (), stdin: bytes = b"", tied: bool = True
+    ) -> subprocess.Popen[bytes]:
+        """Start a program and do not wait for it.  ``tied``: it is killed when this process ends."""
+        command = [self._setpriv, "--pdeathsig", "KILL", "--", *argv] if tied and self._setpriv else list(argv)
+
+        def begin() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=tuple(descriptors),
+                start_new_session=True,
+            )
+
+        answer: Future[subprocess.Popen[bytes]] = Future()
+        self._requests.put((begin, answer))
+        try:
+            process = answer.result()
+        except OSError as error:
+            raise CommandError(os.path.basename(argv[0]), f"cannot be started: {error.strerror}") from None
+        self._running[process.pid] = Running(process.pid, os.path.basename(argv[0]))
+        if stdin and process.stdin is not None:
+            process.stdin.write(stdin)
+            process.stdin.close()
+        return process
+
+    def _start_forever(self) -> None:
+        while True:
+            begin, answer = self._requests.get()
+            try:
+                answer.set_result(begin())
+            except OSError as error:
+                answer.set_exception(error)
+
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        until: float,
+        on_output: Callable[[bytes], None] | None,
+        stop: Callable[[], bool] | None,
+    ) -> tuple[bytes, bytes]:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        collected = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+        with selectors.DefaultSelector() as selector:
+            for descriptor in collected:
+                selector.register(descriptor, selectors.EVENT_READ)
+            while selector.get_map():
+                if stop is not None and stop():
+                    raise CommandStopped
+                if time.monotonic() > until:
+                    raise CommandError(os.path.basename(name), "did not end within its deadline and was killed")
+                for ready, _ in selector.select(_TICK):
+                    data = os.read(ready.fd, 65536)
+                    if not data:
+                        selector.unregister(ready.fd)
+                    elif on_output is not None and ready.fd == process.stdout.fileno():
+                        on_output(data)
+                    elif len(collected[ready.fd]) < _OUTPUT_LIMIT:
+                        collected[ready.fd] += data
+        return bytes(collected[process.stdout.fileno()]), bytes(collected[process.stderr.fileno()])
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Whatever happened, the program is gone when this returns."""
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for stream in (process.stdout, process.stderr, process.stdin):
+            if stream is not None:
+                stream.close()
+        self._running.pop(process.pid, None)

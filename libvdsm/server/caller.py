@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who calls: what a transport knows of its peer, and what a service is told of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from libvdsm.api.session import TaskMode
+from libvdsm.api.types import SessionId
+from libvdsm.declare import Right
+from libvdsm.wire.messages import Notification
+
+_UCRED = struct.Struct("3i")
+
+
+@dataclass
+class SessionRecord:
+    """A session that a client opened."""
+
+    id: SessionId
+    task_mode: TaskMode
+    opened: float
+    name: str | None = None
+    last_used: float = 0.0
+    user: str = ""
+
+
+@dataclass
+class Connection:
+    """One client on one transport, for as long as it is connected.
+
+    ``uid`` and ``pid`` are the kernel's word over a Unix socket, and None elsewhere.  ``push`` sends an event to the
+    client, where the wire can; it never waits, and ends the connection of a client that does not read.
+    """
+
+    wire: str
+    peer: str
+    right: Right
+    uid: int | None = None
+    gid: int | None = None
+    pid: int | None = None
+    carries_descriptors: bool = False
+    push: Callable[[Notification], None] | None = None
+    session: SessionRecord | None = None
+    on_close: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def user(self) -> str:
+        """The caller in words, for logs and task owners."""
+        if self.uid is None:
+            return f"anonymous@{self.peer}"
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return f"uid {self.uid}"
+
+    def close(self) -> None:
+        """The client is gone: whoever asked is told."""
+        while self.on_close:
+            self.on_close.pop()()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a service knows of the call that it answers."""
+
+    connection: Connection
+    session: SessionRecord | None
+    request: str
+
+    @property
+    def user(self) -> str:
+        return self.connection.user
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the process at the other end of a Unix socket, as it was when it connected."""
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
+
+
+@dataclass(frozen=True)
+class Access:
+    """Which right a caller has: the policy, as configured."""
+
+    anonymous: Right | None
+    other_users: Right | None
+
+    def of_user(self, uid: int) -> Right | None:
+        """The service's own user and root administer; others have what the configuration says."""
+        return Right.ADMINISTER if uid in (0, os.getuid()) else self.other_users
