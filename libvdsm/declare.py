@@ -30,7 +30,7 @@ class Right(enum.IntEnum):
     OPERATE = 2
     """use and change images, volumes and tasks"""
     ADMINISTER = 3
-    """make, attach, detach and destroy domains; see the configuration"""
+    """make, attach, detach and destroy domains"""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -177,6 +177,26 @@ def describe(annotation: Any) -> tuple[str, dict[str, Any]]:
     return description, extra
 
 
+_BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length", "description")
+
+
+def merged(annotation: Any) -> Any:
+    """The annotation with one ``Meta`` for all that it has, what stands further out winning.
+
+    A parameter narrows a shared type (``Annotated[Bytes, Meta(ge=1)]``), and msgspec takes each bound only once.
+    """
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.Union[tuple(merged(arm) for arm in typing.get_args(annotation))]  # noqa: UP007  made at run time
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation
+    facts: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for meta in meta_of(annotation):
+        facts |= {name: value for name in _BOUNDS if (value := getattr(meta, name)) is not None}
+        extra |= meta.extra or {}
+    return typing.Annotated[typing.get_args(annotation)[0], msgspec.Meta(**facts, extra=extra or None)]
+
+
 def bare(annotation: Any) -> Any:
     """The annotation without ``Annotated`` and without ``None``, for code that asks what kind of value this is."""
     if typing.get_origin(annotation) is typing.Annotated:
@@ -199,7 +219,7 @@ def read_class(cls: type, task_type: type) -> dict[str, Verb]:
 
 
 def _read_verb(cls: str, method: str, function: Callable[..., Any], declaration: Declaration, task_type: type) -> Verb:
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = {name: merged(hint) for name, hint in typing.get_type_hints(function, include_extras=True).items()}
     parameters = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self":
@@ -222,6 +242,9 @@ def _read_verb(cls: str, method: str, function: Callable[..., Any], declaration:
     )
     result = hints["return"]
     task_result = typing.get_args(result)[0] if typing.get_origin(result) is task_type else None
+    if task_result is Any:
+        # A verb of any task, not one that makes a task.
+        task_result = None
     descriptors = tuple(p.name for p in parameters if p.extra.get("descriptor"))
     doc = inspect.cleandoc(function.__doc__ or "")
     return Verb(

@@ -15,6 +15,7 @@ from libvdsm.api.errors import (
     DomainInUse,
     DomainNotEmpty,
     DomainNotFound,
+    DomainReadOnly,
     Interrupted,
     NoSpace,
     NoSuchDomain,
@@ -73,7 +74,7 @@ class DomainPage(Info, frozen=True, kw_only=True):
     """Domains, by name."""
 
     items: Annotated[list[DomainInfo], Meta(description="the domains")]
-    next: Annotated[Text, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
 
 
 class DomainStats(Info, frozen=True, kw_only=True):
@@ -129,12 +130,12 @@ class DomainDump(Info, frozen=True, kw_only=True):
     damaged: Annotated[list[Problem], Meta(description="what could not be read")]
     garbage: Annotated[list[Text], Meta(description="files and folders that nobody owns")]
     facts: Annotated[dict[str, Any], Meta(description="what the driver adds")]
-    next: Annotated[Text, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
 
 
 _Domain = Annotated[DomainId, Meta(description="the domain")]
 _Type = Annotated[Word, Meta(description="type of the domain, as in `Host.getCapabilities`")]
-_STORAGE = (NoSuchDomain, DomainBusy, DomainDamaged, StorageFailed, NoSpace, TaskStopped, Interrupted)
+_STORAGE = (NoSuchDomain, DomainBusy, DomainReadOnly, DomainDamaged, StorageFailed, NoSpace, TaskStopped, Interrupted)
 
 
 class Domain(ABC):

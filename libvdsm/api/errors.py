@@ -268,15 +268,6 @@ class TemplateInUse(ApiError):
 
 
 @dataclass(eq=False)
-class NotPrepared(ApiError):
-    """The image is not prepared on this host."""
-
-    code = 308
-    template = "Image {image} is not prepared on this host; see Image.prepare."
-    image: Annotated[ImageId, Meta(description="the image")]
-
-
-@dataclass(eq=False)
 class AlreadyPrepared(ApiError):
     """The image is prepared on this host in the other way."""
 
@@ -407,6 +398,16 @@ class StorageFailed(ApiError):
 
 
 @dataclass(eq=False)
+class DomainReadOnly(ApiError):
+    """The domain can be read, and not changed, by this service."""
+
+    code = 412
+    template = "Domain {domain} can only be read here: {reason}."
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    reason: Reason
+
+
+@dataclass(eq=False)
 class NoSuchTask(ApiError):
     """The task is unknown, or was cleared."""
 
@@ -448,15 +449,6 @@ class Interrupted(ApiError):
 
     code = 505
     template = "The service ended before this was done, and nothing was changed; ask for it again."
-
-
-@dataclass(eq=False)
-class TaskExists(ApiError):
-    """A task has this id already."""
-
-    code = 506
-    template = "Task {task} exists already."
-    task: Annotated[TaskId, Meta(description="the task")]
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from libvdsm.api.errors import (
     DamagedImage,
     DomainBusy,
     DomainDamaged,
+    DomainReadOnly,
     FileNotUsable,
     FormatMismatch,
     HasSnapshots,
@@ -54,7 +55,6 @@ from libvdsm.api.types import (
     Path,
     PreparedInfo,
     TaskInfo,
-    Text,
     VolumeFormat,
     VolumeId,
 )
@@ -65,7 +65,7 @@ class ImagePage(Info, frozen=True, kw_only=True):
     """Images, by name."""
 
     items: Annotated[list[ImageInfo], Meta(description="the images")]
-    next: Annotated[Text, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
 
 
 class ExportInfo(Info, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ _Allocation = Annotated[Allocation, Meta(description="whether space is taken at 
 _Wipe = Annotated[bool, Meta(description="overwrite the data with zeros before its space is given back")]
 
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
-_STORAGE = (*_READING, DomainBusy, NoSpace, TaskStopped, Interrupted)
+_STORAGE = (*_READING, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
 _CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageDamaged, VolumeIllegal, VolumeDamaged)
 _CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from libvdsm.api.errors import NoSuchTask, TaskNotEnded, TaskPastStopping
-from libvdsm.api.types import Cursor, Limit, Nothing, Seconds, TaskId, TaskInfo, TaskState, Text
+from libvdsm.api.types import Cursor, Limit, Nothing, Seconds, TaskId, TaskInfo, TaskState
 from libvdsm.declare import Info, Right, verb
 
 
@@ -17,7 +17,7 @@ class TaskPage(Info, frozen=True, kw_only=True):
     """Tasks, the newest first."""
 
     items: Annotated[list[TaskInfo[Any]], Meta(description="the tasks")]
-    next: Annotated[Text, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
 
 
 class Task(ABC):

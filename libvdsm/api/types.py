@@ -22,10 +22,15 @@ _MAX = 2**63 - 1
 _LINE = "^[^\\x00-\\x1f\\x7f\\ud800-\\udfff\\ufffe\\uffff]*\\Z"
 
 DomainId = NewType("DomainId", UUID)
+"""A storage domain."""
 ImageId = NewType("ImageId", UUID)
+"""An image."""
 VolumeId = NewType("VolumeId", UUID)
+"""A volume."""
 TaskId = NewType("TaskId", UUID)
+"""A task."""
 SessionId = NewType("SessionId", UUID)
+"""A session."""
 
 Bytes = Annotated[int, Meta(ge=0, le=_MAX, extra={"unit": "bytes"})]
 Count = Annotated[int, Meta(ge=0, le=_MAX)]

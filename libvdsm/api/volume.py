@@ -13,6 +13,7 @@ from libvdsm.api.errors import (
     CannotShrink,
     DomainBusy,
     DomainDamaged,
+    DomainReadOnly,
     GenerationMismatch,
     ImageDamaged,
     ImageExists,
@@ -47,7 +48,6 @@ from libvdsm.api.types import (
     Line,
     Nothing,
     TaskInfo,
-    Text,
     VolumeFormat,
     VolumeId,
     VolumeInfo,
@@ -59,7 +59,7 @@ class VolumePage(Info, frozen=True, kw_only=True):
     """Volumes, by image, each image's oldest first."""
 
     items: Annotated[list[VolumeInfo], Meta(description="the volumes")]
-    next: Annotated[Text, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
 
 
 class Measure(Info, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ _Image = Annotated[ImageId, Meta(description="the image it belongs to; absent: i
 _Volume = Annotated[VolumeId, Meta(description="the volume")]
 
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
-_STORAGE = (*_READING, DomainBusy, NoSpace, TaskStopped, Interrupted)
+_STORAGE = (*_READING, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
 _CHANGING = (*_STORAGE, NoSuchImage, NoSuchVolume, ImageInUse, ImageDamaged, VolumeDamaged, GenerationMismatch, IsTemplate)
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API as one JSON document, from which other languages make their clients.
 
-What travels is described, not what Python has: names are the wire's, an optional member is one that may be left out
-(there is no null), a regular expression is one of ECMAScript's, and a generic structure is one structure
-(``TaskInfo``), with what it holds told by the verb (``taskResult``).
+What travels is described, not what Python has: names are the wire's, an optional member is one that may be
+left out (there is no null), a regular expression is one of ECMAScript's, and a generic structure is one
+structure (``TaskInfo``), with what it holds told by the verb (``taskResult``).
 
-Every value, wherever it stands, is described by a *schema*: JSON Schema, with what that has no word for added to it
-(``unit``, ``descriptor``, ``option``).  Parameters, errors' attributes and events' members are lists of
+Every value, wherever it stands, is described by a *schema*: JSON Schema, with what that has no word for added
+to it (``unit``, ``descriptor``, ``option``).  Parameters, errors' attributes and events' members are lists of
 ``{name, required, schema}``, in order; of structures, ``order`` tells the order.
 """
 
@@ -56,6 +56,22 @@ def render(document: Document) -> str:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def verbs_of(document: Document) -> dict[str, Document]:
+    """Every verb by its full name."""
+    return {
+        f"{group['name']}.{verb['name']}": verb for group in document["classes"] for verb in group["verbs"]
+    }
+
+
+def fields_of(structure: Schema) -> list[Document]:
+    """A structure's fields in the form that parameters have."""
+    required = structure.get("required", [])
+    return [
+        {"name": name, "required": name in required, "schema": structure["properties"][name]}
+        for name in structure.get("order", [])
+    ]
+
+
 def path(version: str = VERSION) -> str:
     """Where the document of a major version is kept."""
     return f"schema/libvdsm-{version.partition('.')[0]}.json"
@@ -91,7 +107,9 @@ def _unnamed(kind: Any, metas: list[msgspec.Meta]) -> Schema:
 
 
 def _is_named(kind: Any) -> bool:
-    return isinstance(kind, NewType) or (isinstance(kind, type) and issubclass(kind, msgspec.Struct | enum.Enum))
+    return isinstance(kind, NewType) or (
+        isinstance(kind, type) and issubclass(kind, msgspec.Struct | enum.Enum)
+    )
 
 
 def named_types() -> dict[str, Any]:
@@ -126,7 +144,8 @@ def _travelling() -> Iterable[Any]:
 
 
 def documented(holder: Any) -> Mapping[str, str]:
-    """Name -> the string literal below its assignment, in a class or a module: what Python forgets at run time."""
+    """Name -> the string literal below its assignment, in a class or a module: what Python forgets at run
+    time."""
     return _literals(inspect.getsource(holder), isinstance(holder, type))
 
 
@@ -196,7 +215,8 @@ def _member(name: str, annotation: Any, required: bool, default: Any = None) -> 
 def _error(error: type[ApiError]) -> Document:
     defaults = vars(error)
     attributes = [
-        _member(camel(name), annotation, name not in defaults) for name, annotation in error_fields(error).items()
+        _member(camel(name), annotation, name not in defaults)
+        for name, annotation in error_fields(error).items()
     ]
     return {
         "name": error.__name__,
@@ -229,7 +249,8 @@ def _component(kind: Any) -> Schema:
 
 
 def _enumeration(kind: type[enum.Enum]) -> Schema:
-    """The values that travel.  ``UNKNOWN`` does not: it is what a client makes of a value that it does not know."""
+    """The values that travel.  ``UNKNOWN`` does not: it is what a client makes of a value that it does not
+    know."""
     is_open = issubclass(kind, OpenEnum)
     members = [member for member in kind if not (is_open and member.name == "UNKNOWN")]
     return {
@@ -243,7 +264,8 @@ def _enumeration(kind: type[enum.Enum]) -> Schema:
 def _structure(kind: type[msgspec.Struct]) -> Schema:
     _, components = msgspec.json.schema_components([kind], ref_template=_REF)
     fields = msgspec.structs.fields(kind)
-    return components[kind.__name__] | {
+    base: Schema = components[kind.__name__]
+    return base | {
         "properties": {field.encode_name: schema_of(field.type) for field in fields},
         "order": [field.encode_name for field in fields],
     }

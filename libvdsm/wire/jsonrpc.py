@@ -66,7 +66,7 @@ class _Incoming(msgspec.Struct):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     method: str | None = None
-    params: msgspec.Raw | None = None
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _request = msgspec.json.Decoder(_Request)
@@ -186,7 +186,7 @@ def decode_reply(message: bytes) -> Reply | Notification:
     """What a client received: a reply whose result is JSON not looked into, or an event."""
     try:
         incoming = _incoming.decode(message)
-        if incoming.method == "event" and incoming.params is not None:
+        if incoming.method == "event" and not isinstance(incoming.params, msgspec.UnsetType):
             return Notification(_event.decode(incoming.params))
         call_id = None if isinstance(incoming.id, msgspec.UnsetType) else incoming.id
         if not isinstance(incoming.error, msgspec.UnsetType):

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Garbage of domains that are folders: what it looks like, and how it is given back.
+
+Life is proved by leases alone.  A maker locks a new volume's lease while it holds the domain's, so whoever holds the
+domain's lease and gets the volume's knows that nobody is at work on it.  Files that this service would not have made
+are never touched; and data that has no other link, in a folder to which it does not belong, is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hsm.domains import durable, flocks
+from hsm.domains.base import Garbage, LeaseBusy
+from hsm.domains.names import LEASE, META, NEW, REMOVED, as_id, removed, volume_of
+from hsm.formats import volume as volume_format
+from libvdsm.api.types import ImageId, VolumeId
+
+if TYPE_CHECKING:
+    from hsm.domains.files import FileDomain
+
+
+def find(domain: FileDomain) -> list[Garbage]:
+    """Everything that nobody published, or that was unpublished."""
+    return list(_find(domain))
+
+
+def _find(domain: FileDomain) -> Iterator[Garbage]:
+    for name in sorted(os.listdir(domain.images)):
+        path = os.path.join(domain.images, name)
+        if removed(name):
+            yield Garbage(path=os.path.relpath(path, domain.root), begun=False)
+        elif as_id(name) and os.path.isdir(path):
+            yield from _find_in_image(domain, path)
+    special = os.path.join(domain.root, "dom_md")
+    for name in sorted(os.listdir(special)):
+        if name.startswith("metadata") and name.endswith(NEW):
+            yield Garbage(path=f"dom_md/{name}", begun=True)
+
+
+def _find_in_image(domain: FileDomain, folder: str) -> Iterator[Garbage]:
+    names = set(os.listdir(folder))
+    relative = os.path.relpath(folder, domain.root)
+    if not _published(folder, names):
+        if all(volume_of(name) or removed(name) for name in names):
+            yield Garbage(path=relative, begun=True)
+        return
+    for name in sorted(names):
+        volume = volume_of(name)
+        if removed(name):
+            yield Garbage(path=os.path.join(relative, name), begun=False)
+        elif volume and (name.endswith(NEW) or f"{volume}{META}" not in names) and not _is_removed(names, volume):
+            yield Garbage(path=os.path.join(relative, name), begun=True)
+
+
+def _is_removed(names: set[str], volume: object) -> bool:
+    """Whether the volume was unpublished: then it is given back as a whole, by its renamed metadata."""
+    return any(name.startswith(REMOVED) and str(volume) in name for name in names)
+
+
+def _published(folder: str, names: set[str]) -> bool:
+    """Whether an image's folder holds a volume of its own with metadata, or with metadata that cannot be read."""
+    image = os.path.basename(folder)
+    for name in names:
+        if name.endswith(META) and as_id(name[:36]):
+            try:
+                if str(volume_format.parse(_read(os.path.join(folder, name))).image) == image:
+                    return True
+            except volume_format.BadMetadata:
+                return True
+            except FileNotFoundError:
+                continue
+    return False
+
+
+def reclaim(domain: FileDomain, garbage: Garbage) -> int | None:
+    """Give garbage back: bytes freed, or None if it is left alone."""
+    path = os.path.join(domain.root, garbage.path)
+    name = os.path.basename(path)
+    if not os.path.lexists(path):
+        return 0
+    if os.path.isdir(path):
+        return _reclaim_folder(domain, path, name, garbage)
+    gone = removed(name)
+    if gone is not None:
+        return _reclaim_volume(os.path.dirname(path), VolumeId(gone[0]), path, wipe=gone[1])
+    volume = volume_of(name)
+    if name.endswith(NEW):
+        # Only who holds the domain's lease renames such files into place, and that is the caller.
+        return _unlink(path)
+    if volume is None or os.path.exists(os.path.join(os.path.dirname(path), f"{volume}{META}")):
+        return None
+    return _reclaim_volume(os.path.dirname(path), VolumeId(volume), None, wipe=False)
+
+
+def _reclaim_volume(folder: str, volume: VolumeId, renamed: str | None, *, wipe: bool) -> int | None:
+    """One volume of an image that goes on: its data, its lease, and last what says that it was deleted."""
+    data = os.path.join(folder, str(volume))
+    held = _try_leases([(volume, data + LEASE)])
+    if held is None:
+        return None
+    try:
+        if os.path.exists(data + META):
+            # It was made again under the same id.
+            return _unlink(renamed) if renamed else None
+        freed = _unlink(data, wipe=wipe) + _unlink(data + LEASE)
+        durable.sync_folders(folder)
+        return freed + (_unlink(renamed) if renamed else 0)
+    finally:
+        held.release()
+
+
+def _reclaim_folder(domain: FileDomain, folder: str, name: str, garbage: Garbage) -> int | None:
+    """A whole image: one that was deleted, or one that never was published."""
+    gone = removed(name)
+    image = ImageId(gone[0]) if gone else ImageId(as_id(name) or domain.id)
+    wipe = bool(gone and gone[1])
+    own = _own_volumes(folder, image)
+    held = _try_leases([(volume, os.path.join(folder, f"{volume}{LEASE}")) for volume in own])
+    if held is None:
+        return None
+    try:
+        names = os.listdir(folder)
+        if garbage.begun and _published(folder, set(names)):
+            return None
+        if not all(volume_of(found) or removed(found) for found in names) or _would_lose(folder, names, own):
+            return None
+        freed = 0
+        for found in sorted(names, key=lambda text: (text.endswith(LEASE), text.endswith(META))):
+            mine = volume_of(found) in own
+            freed += _unlink(os.path.join(folder, found), wipe=wipe and mine and as_id(found) is not None)
+        os.rmdir(folder)
+        durable.sync_folders(domain.images)
+        return freed
+    finally:
+        held.release()
+
+
+def _own_volumes(folder: str, image: ImageId) -> set[VolumeId]:
+    """The volumes in a folder that are not a template's, linked there."""
+    names = os.listdir(folder)
+    volumes = {VolumeId(found) for name in names if (found := volume_of(name))}
+    for volume in list(volumes):
+        try:
+            if volume_format.parse(_read(os.path.join(folder, f"{volume}{META}"))).image != image:
+                volumes.discard(volume)
+        except (volume_format.BadMetadata, FileNotFoundError):
+            continue
+    return volumes
+
+
+def _would_lose(folder: str, names: list[str], own: set[VolumeId]) -> bool:
+    """Whether a template's data is linked nowhere else any more: then this is no garbage but a remainder."""
+    linked = [name for name in names if (found := as_id(name)) and VolumeId(found) not in own]
+    return any(os.stat(os.path.join(folder, name)).st_nlink < 2 for name in linked)
+
+
+def _try_leases(wanted: list[tuple[VolumeId, str]]) -> flocks.HeldFlocks | None:
+    """The leases that exist, or None if one is held.  One that never was made holds nothing alive."""
+    try:
+        return flocks.acquire([(volume, path, False) for volume, path in sorted(wanted) if os.path.exists(path)])
+    except LeaseBusy:
+        return None
+
+
+def _unlink(path: str, *, wipe: bool = False) -> int:
+    """Take a file away: the bytes that this gives back."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return 0
+    if wipe and status.st_nlink == 1:
+        durable.wipe(path)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4096)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domains that are folders: oVirt's V5 layout, as local, NFS and Gluster domains have it.
+
+``dom_md/metadata`` is the domain's own; ``images/<image>/<volume>`` is a volume's data, beside it ``.meta`` and
+``.lease``.  A volume is published when its ``.meta`` is there under its name, which is one rename; a template's
+volume is hard-linked into the folders of its clones.  What was unpublished is renamed to ``_remove_me_…`` (or
+``_remove_me_ZERO_…`` when it is to be wiped), and may be taken away at any later time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+
+from hsm.domains import durable, file_garbage
+from hsm.domains.base import Damaged, Domain, DomainMissing, Garbage, Held, ImageRecord, NewVolume, Space, VolumeRecord
+from hsm.domains.names import LEASE as _LEASE
+from hsm.domains.names import META as _META
+from hsm.domains.names import NEW as _NEW
+from hsm.domains.names import REMOVED, WIPED, as_id
+from hsm.formats import domain as domain_format
+from hsm.formats import qcow2
+from hsm.formats import volume as volume_format
+from hsm.formats.domain import DomainMetadata
+from hsm.formats.volume import BadMetadata, VolumeMetadata
+from libvdsm.api.types import Allocation, DomainId, ImageId, VolumeFormat, VolumeId
+
+_METADATA_LIMIT = 4096
+_SPECIAL = {"ids": 0, "leases": 0, "inbox": 16 * 2**20, "outbox": 16 * 2**20, "xleases": 0}
+"""Files beside the metadata, and their lengths: those that sanlock formats begin empty."""
+
+
+class FileDomain(Domain):
+    """What all domains that are folders have in common; leases are the driver's."""
+
+    def __init__(self, domain: DomainId, path: str, host_id: int = 1) -> None:
+        self.id = domain
+        self.path = path
+        self.host_id = host_id
+        self.root = os.path.join(path, str(domain))
+        self.images = os.path.join(self.root, "images")
+        self._metadata = os.path.join(self.root, "dom_md", "metadata")
+
+    # ---- the domain itself
+
+    @classmethod
+    def make_tree(cls, domain: DomainId, path: str, metadata: DomainMetadata) -> None:
+        """Make a domain's folders and files, its metadata last."""
+        root = os.path.join(path, str(domain))
+        special = os.path.join(root, "dom_md")
+        for folder in (root, special, os.path.join(root, "images")):
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o755)
+        for name, length in _SPECIAL.items():
+            durable.write_new(os.path.join(special, name), b"", length=length)
+        durable.sync_folders(os.path.join(root, "images"), root, path)
+        durable.replace(os.path.join(special, "metadata"), domain_format.write(metadata), suffix=_NEW)
+
+    @classmethod
+    def discover(cls, path: str) -> list[DomainId]:
+        return sorted(
+            DomainId(found)
+            for entry in os.scandir(path)
+            if (found := as_id(entry.name)) and os.path.exists(os.path.join(entry.path, "dom_md", "metadata"))
+        )
+
+    def metadata(self) -> DomainMetadata:
+        try:
+            with open(self._metadata, "rb") as file:
+                found = domain_format.parse(file.read(_METADATA_LIMIT * 16))
+        except FileNotFoundError:
+            msg = f"{self._metadata} does not exist"
+            raise DomainMissing(msg) from None
+        if found.id != self.id:
+            msg = f"its metadata is domain {found.id}'s"
+            raise BadMetadata(msg)
+        return found
+
+    def set_metadata(self, metadata: DomainMetadata) -> None:
+        durable.replace(self._metadata, domain_format.write(metadata), suffix=f".{self.host_id}{_NEW}")
+
+    def space(self) -> Space:
+        found = os.statvfs(self.root)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+    def destroy(self) -> None:
+        removed = os.path.join(self.path, REMOVED + str(self.id))
+        if os.path.isdir(self.root):
+            os.rename(self.root, removed)
+            durable.sync_folders(self.path)
+        if os.path.isdir(removed):
+            shutil.rmtree(removed)
+            durable.sync_folders(self.path)
+
+    # ---- reading
+
+    def image_ids(self) -> list[ImageId]:
+        return sorted(ImageId(found) for name in os.listdir(self.images) if (found := as_id(name)))
+
+    def image(self, image: ImageId) -> ImageRecord | None:
+        folder = os.path.join(self.images, str(image))
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        volumes: dict[VolumeId, VolumeRecord] = {}
+        damaged: list[Damaged] = []
+        for name in names:
+            if not name.endswith(_META) or (found := as_id(name[: -len(_META)])) is None:
+                continue
+            record = self._read_volume(folder, image, VolumeId(found))
+            if isinstance(record, VolumeRecord):
+                volumes[record.id] = record
+            else:
+                damaged.append(record)
+        return ImageRecord(id=image, volumes=volumes, damaged=damaged)
+
+    def _read_volume(self, folder: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged:
+        data_path = f"{folder}/{volume}"
+        try:
+            metadata = volume_format.parse(_read(data_path + _META, _METADATA_LIMIT))
+            if metadata.image != image:
+                metadata = self._original(metadata, volume)
+            status = os.stat(data_path)
+        except (BadMetadata, FileNotFoundError) as error:
+            reason = "its data is missing" if isinstance(error, FileNotFoundError) else str(error)
+            return Damaged(path=self._relative(data_path), reason=reason, image=image, volume=volume)
+        header = damage = None
+        if metadata.format is VolumeFormat.QCOW2:
+            try:
+                header = qcow2.parse(_read(data_path, qcow2.READ), status.st_size)
+            except qcow2.BadHeader as error:
+                damage = str(error)
+        return VolumeRecord(
+            id=volume,
+            folder=image,
+            metadata=metadata,
+            length=status.st_size,
+            actual_size=status.st_blocks * 512,
+            links=status.st_nlink,
+            header=header,
+            damage=damage,
+        )
+
+    def _original(self, linked: VolumeMetadata, volume: VolumeId) -> VolumeMetadata:
+        """A template's metadata from its own folder: replacing a file leaves links to it behind."""
+        own = os.path.join(self.images, str(linked.image), f"{volume}{_META}")
+        try:
+            return volume_format.parse(_read(own, _METADATA_LIMIT))
+        except FileNotFoundError:
+            return linked
+
+    def find_volume(self, volume: VolumeId) -> ImageId | None:
+        name = f"{volume}{_META}"
+        for image in self.image_ids():
+            path = os.path.join(self.images, str(image), name)
+            if os.path.exists(path):
+                try:
+                    return ImageId(volume_format.parse(_read(path, _METADATA_LIMIT)).image)
+                except BadMetadata:
+                    return image
+        return None
+
+    def clones(self, image: ImageId) -> int:
+        record = self.image(image)
+        if record is None or not any(volume.links > 1 for volume in record.own):
+            return 0
+        own = {volume.id for volume in record.own}
+        count = 0
+        for other in self.image_ids():
+            if other != image and any(os.path.exists(self._file(other, volume)) for volume in own):
+                count += 1
+        return count
+
+    def data_path(self, image: ImageId, volume: VolumeId) -> str:
+        return self._file(image, volume)
+
+    def lease_path(self, image: ImageId, volume: VolumeId) -> str:
+        return self._file(image, volume) + _LEASE
+
+    def has_lease(self, image: ImageId, volume: VolumeId) -> bool:
+        return os.path.exists(self.lease_path(image, volume))
+
+    def _file(self, image: ImageId, volume: VolumeId) -> str:
+        return f"{self.images}/{image}/{volume}"
+
+    def _relative(self, path: str) -> str:
+        return os.path.relpath(path, self.root)
+
+    # ---- making
+
+    def begin_volume(self, new: NewVolume) -> Held:
+        folder = os.path.join(self.images, str(new.image))
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o755)
+            durable.sync_folders(self.images)
+        durable.write_new(self.lease_path(new.image, new.volume), b"", sync=False)
+        held = self.acquire_new(new.image, new.volume)
+        try:
+            if new.template is not None:
+                self._link_template(*new.template, new.image)
+        except BaseException:
+            held.release()
+            raise
+        return held
+
+    @abstractmethod
+    def acquire_new(self, image: ImageId, volume: VolumeId) -> Held:
+        """The lease of a volume that was just begun; the driver's."""
+
+    def _link_template(self, template: ImageId, volume: VolumeId, image: ImageId) -> None:
+        for suffix in ("", _LEASE, _META):
+            source, target = self._file(template, volume) + suffix, self._file(image, volume) + suffix
+            with suppress(FileExistsError):
+                os.link(source, target)
+
+    def make_data(self, new: NewVolume, content: Sequence[tuple[int, bytes]]) -> None:
+        durable.write_new(
+            self._file(new.image, new.volume),
+            content,
+            length=new.length,
+            allocate=new.allocation is Allocation.PREALLOCATED,
+        )
+
+    def sync_data(self, image: ImageId, volume: VolumeId) -> None:
+        durable.sync_file(self._file(image, volume))
+
+    def extend_data(self, image: ImageId, volume: VolumeId, length: int, allocation: Allocation) -> None:
+        durable.extend(self._file(image, volume), length, allocate=allocation is Allocation.PREALLOCATED)
+
+    def publish(self, image: ImageId, volume: VolumeId, metadata: VolumeMetadata) -> None:
+        self.rewrite(image, volume, metadata)
+
+    def rewrite(self, image: ImageId, volume: VolumeId, metadata: VolumeMetadata) -> None:
+        # Host and generation in the name: two hosts never write one temporary file.
+        suffix = f".{self.host_id}.{metadata.generation}{_NEW}"
+        durable.replace(self._file(image, volume) + _META, volume_format.write(metadata), suffix=suffix)
+
+    # ---- unmaking
+
+    def unpublish_image(self, image: ImageId, *, wipe: bool) -> None:
+        removed = os.path.join(self.images, (WIPED if wipe else REMOVED) + str(image))
+        os.rename(os.path.join(self.images, str(image)), removed)
+        durable.sync_folders(self.images)
+
+    def unpublish_volume(self, image: ImageId, volume: VolumeId, *, wipe: bool) -> None:
+        folder = os.path.join(self.images, str(image))
+        removed = os.path.join(folder, f"{WIPED if wipe else REMOVED}{volume}{_META}")
+        os.rename(self._file(image, volume) + _META, removed)
+        durable.sync_folders(folder)
+
+    def abandon(self, image: ImageId, volume: VolumeId) -> None:
+        for path in (f"images/{image}/{volume}", f"images/{image}/{volume}{_LEASE}", f"images/{image}"):
+            if os.path.isdir(os.path.join(self.root, path)) and self._is_published(image):
+                continue
+            file_garbage.reclaim(self, Garbage(path=path, begun=True))
+
+    def _is_published(self, image: ImageId) -> bool:
+        record = self.image(image)
+        return record is not None and record.published
+
+    def garbage(self) -> list[Garbage]:
+        return file_garbage.find(self)
+
+    def reclaim(self, garbage: Garbage) -> int | None:
+        return file_garbage.reclaim(self, garbage)
+
+
+def _read(path: str, limit: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, limit)
+    finally:
+        os.close(descriptor)

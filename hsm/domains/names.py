@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names that files have in a domain that is a folder."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+META = ".meta"
+LEASE = ".lease"
+NEW = ".new"
+"""Ends the name of a file that is to be renamed into place."""
+REMOVED = "_remove_me_"
+WIPED = "_remove_me_ZERO_"
+
+
+def as_id(text: str) -> UUID | None:
+    """The id that a file's name is, or None: only the canonical form is one."""
+    if len(text) != 36:
+        return None
+    try:
+        found = UUID(text)
+    except ValueError:
+        return None
+    return found if str(found) == text else None
+
+
+def volume_of(name: str) -> UUID | None:
+    """The volume that a file in an image's folder belongs to, or None if we would not have made it."""
+    found = as_id(name[:36])
+    rest = name[36:]
+    if rest in ("", META, LEASE) or (rest.startswith(f"{META}.") and rest.endswith(NEW)):
+        return found
+    return None
+
+
+def removed(name: str) -> tuple[UUID, bool] | None:
+    """(id, whether to be wiped) of a name that was renamed away, else None."""
+    if not name.startswith(REMOVED):
+        return None
+    wipe = name.startswith(WIPED)
+    found = as_id(name[len(WIPED if wipe else REMOVED) :].removesuffix(META))
+    return (found, wipe) if found else None

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volume metadata as oVirt's V5 domains have it, and V4's, which is only read.
+
+Sorted ``KEY=VALUE`` lines, ended by ``EOF``, at most 512 bytes.  Keys that are not ours are kept and written back.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+
+from libvdsm.api.types import Allocation, Legality, VolumeFormat, VolumeRole
+
+LIMIT = 512
+"""Bytes that a volume's metadata may take: its slot on block domains."""
+DESCRIPTION_LIMIT = 210
+GENERATIONS = 1000
+_NIL = UUID(int=0)
+_NIL_TEXT = str(_NIL)
+_SECTOR = 512
+
+_FORMATS = {"RAW": VolumeFormat.RAW, "COW": VolumeFormat.QCOW2}
+_ALLOCATIONS = {"SPARSE": Allocation.SPARSE, "PREALLOCATED": Allocation.PREALLOCATED}
+_ROLES = {"LEAF": VolumeRole.LEAF, "INTERNAL": VolumeRole.INTERNAL, "SHARED": VolumeRole.TEMPLATE}
+_LEGALITIES = {"LEGAL": Legality.LEGAL, "ILLEGAL": Legality.ILLEGAL, "FAKE": Legality.FAKE}
+_NAMES = {value: name for table in (_FORMATS, _ALLOCATIONS, _ROLES, _LEGALITIES) for name, value in table.items()}
+_KNOWN = frozenset(
+    "CAP CTIME DESCRIPTION DISKTYPE DOMAIN FORMAT GEN IMAGE LEGALITY PUUID SEQ TYPE VOLTYPE SIZE MTIME".split()
+)
+
+
+class BadMetadata(Exception):
+    """The bytes are no metadata of a known version; the text says what is wrong."""
+
+
+class VolumeMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What a domain keeps of one volume.  ``capacity`` in bytes, ``created`` in seconds since the epoch."""
+
+    domain: UUID
+    image: UUID
+    parent: UUID | None
+    capacity: int
+    format: VolumeFormat
+    allocation: Allocation
+    role: VolumeRole
+    legality: Legality
+    created: int
+    description: str = ""
+    disk_type: str = "DATA"
+    generation: int = 0
+    sequence: int = 1
+    version: int = 5
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+def parse(data: bytes) -> VolumeMetadata:
+    """Read metadata of V5 or V4."""
+    try:
+        lines = data.decode("utf-8").split("\n")
+        lines = lines[: lines.index("EOF")]
+        fields = dict(line.split("=", 1) for line in lines)
+    except UnicodeDecodeError as error:
+        msg = f"not UTF-8: {error}"
+        raise BadMetadata(msg) from None
+    except ValueError:
+        msg = "no EOF line: cut off" if b"\nEOF" not in data else "a line without '='"
+        raise BadMetadata(msg) from None
+    try:
+        parent = fields["PUUID"]
+        version = 5 if "CAP" in fields else 4
+        return VolumeMetadata(
+            domain=UUID(fields["DOMAIN"]),
+            image=UUID(fields["IMAGE"]),
+            parent=None if parent == _NIL_TEXT else UUID(parent),
+            capacity=int(fields["CAP"]) if version == 5 else int(fields["SIZE"]) * _SECTOR,
+            format=_FORMATS[fields["FORMAT"]],
+            allocation=_ALLOCATIONS[fields["TYPE"]],
+            role=_ROLES[fields["VOLTYPE"]],
+            legality=_LEGALITIES[fields["LEGALITY"]],
+            created=int(fields["CTIME"]),
+            description=fields["DESCRIPTION"],
+            disk_type=fields["DISKTYPE"],
+            generation=int(fields.get("GEN", 0)),
+            sequence=int(fields.get("SEQ", 1)),
+            version=version,
+            extra=() if fields.keys() <= _KNOWN else tuple((k, v) for k, v in fields.items() if k not in _KNOWN),
+        )
+    except KeyError as error:
+        key = error.args[0]
+        msg = f"key {key} is missing" if key.isupper() and key in _KNOWN else f"{key!r} is no known value"
+        raise BadMetadata(msg) from None
+    except ValueError as error:
+        raise BadMetadata(str(error)) from None
+
+
+def write(metadata: VolumeMetadata) -> bytes:
+    """The bytes of metadata, in the version that it has."""
+    fields = {
+        "CTIME": str(metadata.created),
+        "DESCRIPTION": metadata.description,
+        "DISKTYPE": metadata.disk_type,
+        "DOMAIN": str(metadata.domain),
+        "FORMAT": _NAMES[metadata.format],
+        "GEN": str(metadata.generation),
+        "IMAGE": str(metadata.image),
+        "LEGALITY": _NAMES[metadata.legality],
+        "PUUID": str(metadata.parent or _NIL),
+        "TYPE": _NAMES[metadata.allocation],
+        "VOLTYPE": _NAMES[metadata.role],
+        **dict(metadata.extra),
+    }
+    if metadata.version == 5:
+        fields |= {"CAP": str(metadata.capacity), "SEQ": str(metadata.sequence)}
+    else:
+        fields |= {"SIZE": str(metadata.capacity // _SECTOR), "MTIME": "0"}
+    data = "".join(f"{key}={fields[key]}\n" for key in sorted(fields)).encode() + b"EOF\n"
+    if len(data) > LIMIT:
+        msg = f"takes {len(data)} bytes, and {LIMIT} are the limit"
+        raise BadMetadata(msg)
+    return data
+
+
+def next_generation(generation: int) -> int:
+    """The generation after this one."""
+    return (generation + 1) % GENERATIONS

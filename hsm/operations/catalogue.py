@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which operation does the work of which verb: how a service starts one, and how a restart finds it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hsm.operations.base import BaseOperation, Context, OperationFactory
+from hsm.operations.changes import MakeTemplate, Resize, SetDescription, SetLegality
+from hsm.operations.checking import CheckDomain
+from hsm.operations.collecting import CollectGarbage
+from hsm.operations.copying import CopyTemplate, ExportImage, ImportImage
+from hsm.operations.creation import Clone, CreateImage, Snapshot, create_volume
+from hsm.operations.deletion import DeleteImage, DeleteVolume
+from hsm.operations.domains import AttachDomain, CreateDomain, DetachDomain, FormatDomain, SetDomainDescription
+from libvdsm.api import VERBS
+
+
+def make_template(context: Context, params: Any) -> BaseOperation:
+    """Image.makeTemplate: in place, or from a copy when it is given a name."""
+    return CopyTemplate(context, params) if params.name is not None else MakeTemplate(context, params)
+
+
+OPERATIONS: dict[str, OperationFactory] = {
+    "Domain.create": CreateDomain,
+    "Domain.attach": AttachDomain,
+    "Domain.detach": DetachDomain,
+    "Domain.setDescription": SetDomainDescription,
+    "Domain.format": FormatDomain,
+    "Domain.check": CheckDomain,
+    "Domain.collectGarbage": CollectGarbage,
+    "Image.create": CreateImage,
+    "Image.snapshot": Snapshot,
+    "Image.clone": Clone,
+    "Image.makeTemplate": make_template,
+    "Image.import": ImportImage,
+    "Image.export": ExportImage,
+    "Image.delete": DeleteImage,
+    "Volume.create": create_volume,
+    "Volume.resize": Resize,
+    "Volume.setDescription": SetDescription,
+    "Volume.setLegality": SetLegality,
+    "Volume.delete": DeleteVolume,
+}
+
+
+def rebuild(context: Context, verb: str, params: bytes) -> BaseOperation:
+    """An operation from what the record of tasks has of it."""
+    decoded = msgspec.json.decode(params, type=VERBS[verb].params)
+    return OPERATIONS[verb](context, decoded)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of volumes that are there: size, text, legality, and becoming a template.
+
+A change of metadata is one rename, its commit point.  A resize grows the data first and then says so; both steps can
+be done again, and a restart does, so an interrupted resize is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+
+from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
+from hsm.formats import description
+from hsm.formats.volume import VolumeMetadata, next_generation
+from hsm.operations import chains, describe
+from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, lock_image, storage_errors
+from hsm.operations.making import qemu_img, round_up
+from hsm.tasks.locks import Locks
+from hsm.tasks.manager import Job, Objects
+from libvdsm.api.errors import CannotShrink, HasSnapshots, IsTemplate, VolumeHasChildren
+from libvdsm.api.event import VolumeChanged
+from libvdsm.api.types import ImageInfo, VolumeFormat, VolumeInfo, VolumeRole
+
+
+class _Change(BaseOperation):
+    """What all of them share: a volume, its image, and a new form of its metadata.
+
+    ``params.image`` was filled in by the service.
+    """
+
+    @property
+    def locks(self) -> Locks:
+        return lock_domain(self.params.domain), lock_image(self.params.domain, self.params.image)
+
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.params.domain, self.params.image, self.params.volume)
+
+    def domain(self) -> Domain:
+        return self.context.registry.get(self.params.domain)
+
+    def find(self, domain: Domain) -> tuple[ImageRecord, VolumeRecord]:
+        record, volume = chains.volume_of(domain, self.params.volume, self.params.image)
+        if volume.is_linked:
+            raise IsTemplate(image=record.id)
+        return record, volume
+
+    def is_so(self, volume: VolumeRecord) -> bool:
+        """Whether the volume is as asked for already."""
+        raise NotImplementedError
+
+    def outcome(self) -> VolumeInfo | None:
+        domain = self.domain()
+        with storage_errors(self.context, domain.id, self.params.image):
+            record, volume = self.find(domain)
+            if not self.is_so(volume):
+                return None
+            return describe.volume_info(domain.id, volume, record.role(volume))
+
+    def changed(self, record: ImageRecord, volume: VolumeRecord) -> VolumeMetadata:
+        """The new metadata, or the declared error that says why not."""
+        raise NotImplementedError
+
+    def leases(self, record: ImageRecord, volume: VolumeRecord) -> list[Wanted]:
+        return [Wanted(volume.id, record.id)]
+
+    def prepare(self, job: Job, domain: Domain, volume: VolumeRecord, held: Held | None) -> None:
+        """What comes before the metadata."""
+
+    def run(self, job: Job) -> VolumeInfo:
+        job.progress("changing the volume")
+        domain = self.domain()
+        with storage_errors(self.context, domain.id, self.params.image), ExitStack() as leases:
+            record, volume = self.find(domain)
+            held = None
+            if wanted := self.leases(record, volume):
+                held = domain.acquire(wanted)
+                leases.callback(held.release)
+            record, volume = self.find(domain)
+            chains.expect_generation(volume, self.params.generation)
+            self.changed(record, volume)
+            self.prepare(job, domain, volume, held)
+            volume = commit_metadata(job, self.context, domain, lambda: self._again(domain, volume))
+            record, volume = self.find(domain)
+            return describe.volume_info(domain.id, volume, record.role(volume))
+
+    def _again(self, domain: Domain, before: VolumeRecord) -> tuple[VolumeRecord, VolumeMetadata]:
+        record, volume = self.find(domain)
+        chains.expect_generation(volume, before.metadata.generation)
+        return volume, self.changed(record, volume)
+
+
+def commit_metadata(
+    job: Job, context: Context, domain: Domain, decide: Callable[[], tuple[VolumeRecord, VolumeMetadata]]
+) -> VolumeRecord:
+    """Replace a volume's metadata with what ``decide`` says under the domain's lease."""
+    with domain_lease(context, domain):
+        volume, metadata = decide()
+        job.commit()
+        domain.rewrite(volume.folder, volume.id, metadata)
+    context.events.emit(VolumeChanged(domain=domain.id, image=volume.folder, volume=volume.id))
+    return volume
+
+
+class SetDescription(_Change):
+    """Volume.setDescription.  Needs no volume lease: no data is concerned, and the domain's own orders the writers."""
+
+    def leases(self, record: ImageRecord, volume: VolumeRecord) -> list[Wanted]:
+        return []
+
+    def is_so(self, volume: VolumeRecord) -> bool:
+        return description.read(volume.metadata.description, leaf=True)[1] == (self.params.description or None)
+
+    def changed(self, record: ImageRecord, volume: VolumeRecord) -> VolumeMetadata:
+        text = description.write(volume.metadata.description, description=self.params.description)
+        return msgspec.structs.replace(volume.metadata, description=text)
+
+
+class SetLegality(_Change):
+    """Volume.setLegality"""
+
+    def is_so(self, volume: VolumeRecord) -> bool:
+        return volume.metadata.legality is self.params.legality
+
+    def changed(self, record: ImageRecord, volume: VolumeRecord) -> VolumeMetadata:
+        generation = next_generation(volume.metadata.generation)
+        return msgspec.structs.replace(volume.metadata, legality=self.params.legality, generation=generation)
+
+
+class Resize(_Change):
+    """Volume.resize"""
+
+    @property
+    def resumes(self) -> bool:
+        return True
+
+    def is_so(self, volume: VolumeRecord) -> bool:
+        # The data grows before the metadata, so metadata alone tells.
+        return volume.metadata.capacity == round_up(self.params.capacity)
+
+    def changed(self, record: ImageRecord, volume: VolumeRecord) -> VolumeMetadata:
+        if volume.metadata.role is VolumeRole.TEMPLATE:
+            raise IsTemplate(image=record.id)
+        children = record.children().get(volume.id)
+        if children:
+            raise VolumeHasChildren(volume=volume.id, children=len(children))
+        if volume.metadata.capacity > round_up(self.params.capacity):
+            raise CannotShrink(volume=volume.id, capacity=volume.metadata.capacity)
+        chains.usable(chains.chain_of(record, volume))
+        return msgspec.structs.replace(
+            volume.metadata,
+            capacity=round_up(self.params.capacity),
+            generation=next_generation(volume.metadata.generation),
+        )
+
+    def prepare(self, job: Job, domain: Domain, volume: VolumeRecord, held: Held | None) -> None:
+        # The data is changed in place, so what has begun is finished.
+        job.commit()
+        job.progress("growing the data")
+        capacity = round_up(self.params.capacity)
+        if volume.metadata.format is VolumeFormat.RAW:
+            domain.extend_data(volume.folder, volume.id, capacity, volume.metadata.allocation)
+            return
+        if volume.header is not None and volume.header.capacity < capacity:
+            path = domain.data_path(volume.folder, volume.id)
+            qemu_img(self.context).resize(path, capacity, descriptors=held.descriptors if held else ())
+        domain.sync_data(volume.folder, volume.id)
+
+
+class MakeTemplate(BaseOperation):
+    """Image.makeTemplate without a name: the image's one volume is shared from then on."""
+
+    @property
+    def locks(self) -> Locks:
+        return lock_domain(self.params.domain), lock_image(self.params.domain, self.params.image)
+
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.params.domain, self.params.image)
+
+    def outcome(self) -> ImageInfo | None:
+        domain = self.context.registry.get(self.params.domain)
+        with storage_errors(self.context, domain.id, self.params.image):
+            record = chains.image_of(domain, self.params.image)
+            leaf = chains.leaf_of(record)
+        if leaf.metadata.role is not VolumeRole.TEMPLATE:
+            return None
+        return describe.image_info(domain.id, record, None, chain=True)
+
+    def run(self, job: Job) -> Any:
+        job.progress("sharing the volume")
+        domain = self.context.registry.get(self.params.domain)
+        with storage_errors(self.context, domain.id, self.params.image), ExitStack() as leases:
+            leaf = self._decide(domain)[0]
+            leases.callback(domain.acquire([Wanted(leaf.id, self.params.image)]).release)
+            commit_metadata(job, self.context, domain, lambda: self._decide(domain))
+        return self.outcome()
+
+    def _decide(self, domain: Domain) -> tuple[VolumeRecord, VolumeMetadata]:
+        record = chains.image_of(domain, self.params.image)
+        leaf = chains.leaf_of(record)
+        chain = chains.chain_of(record, leaf)
+        chains.usable(chain)
+        if len(chain) > 1:
+            raise HasSnapshots(image=record.id, snapshots=len(chain) - 1)
+        metadata = leaf.metadata
+        return leaf, msgspec.structs.replace(
+            metadata, role=VolumeRole.TEMPLATE, generation=next_generation(metadata.generation)
+        )
+
+

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collecting garbage: giving back what crashed or stopped operations left behind.
+
+Changes nothing that is published, so it has no commit point and may end anywhere.  What was only begun is judged
+under the domain's lease, in batches of at most half a second; what was unpublished needs its own lease alone.
+"""
+
+from __future__ import annotations
+
+import time
+
+from hsm.domains.base import Domain, Garbage
+from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, storage_errors
+from hsm.tasks.locks import Locks
+from hsm.tasks.manager import Job, Objects
+from libvdsm.api.domain import GarbageReport
+from libvdsm.api.event import GarbageCollected
+from libvdsm.log import Log
+
+log = Log("hsm.collecting")
+
+_BATCH = 0.5
+
+
+class CollectGarbage(BaseOperation):
+    """Domain.collectGarbage"""
+
+    @property
+    def locks(self) -> Locks:
+        return (lock_domain(self.params.domain),)
+
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.params.domain)
+
+    def run(self, job: Job) -> GarbageReport:
+        job.progress("collecting")
+        domain = self.context.registry.get(self.params.domain)
+        with storage_errors(self.context, domain.id):
+            return collect(self.context, domain, job)
+
+
+def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
+    """Give back what can be."""
+    found = domain.garbage()
+    removed: list[str] = []
+    kept: list[str] = []
+    freed = 0
+    begun = [garbage for garbage in found if garbage.begun]
+    while begun:
+        with domain_lease(context, domain):
+            until = time.monotonic() + _BATCH
+            while begun and time.monotonic() < until:
+                freed += _reclaim(domain, begun.pop(), removed, kept)
+        job.check()
+    for garbage in found:
+        if not garbage.begun:
+            job.check()
+            freed += _reclaim(domain, garbage, removed, kept)
+    if removed:
+        log.info("garbage collected", domain=domain.id, items=len(removed), bytes=freed)
+        context.events.emit(GarbageCollected(domain=domain.id, items=len(removed)))
+    return GarbageReport(domain=domain.id, removed=sorted(removed), kept=sorted(kept), freed=freed)
+
+
+def _reclaim(domain: Domain, garbage: Garbage, removed: list[str], kept: list[str]) -> int:
+    freed = domain.reclaim(garbage)
+    (kept if freed is None else removed).append(garbage.path)
+    return freed or 0

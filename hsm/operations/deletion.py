@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deleting images and volumes.
+
+The commit point is one rename: of an image's folder, or of a volume's metadata.  What it leaves is garbage, given
+back at once here, and by the collector if the service ends meanwhile; whether it is to be wiped is in the new name.
+What is gone already counts as deleted.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+
+import msgspec
+
+from hsm.domains.base import Domain, ImageRecord, VolumeRecord, Wanted
+from hsm.operations import chains
+from hsm.operations.base import BaseOperation, domain_lease, lock_domain, lock_image, storage_errors
+from hsm.tasks.locks import Locks
+from hsm.tasks.manager import Job, Objects
+from libvdsm.api.errors import ImageInUse, IsTemplate, NoSuchImage, NoSuchVolume, TemplateInUse, VolumeHasChildren
+from libvdsm.api.event import ImageDeleted, VolumeDeleted
+from libvdsm.api.types import ImageId, Nothing, VolumeId, VolumeRole
+from libvdsm.log import Log
+
+log = Log("hsm.deletion")
+
+
+def give_back(domain: Domain, image: ImageId, volume: VolumeId | None = None) -> None:
+    """Give back what was just unpublished; trouble with that is the collector's, the deletion is done."""
+    wanted = str(volume or image)
+    try:
+        for garbage in domain.garbage():
+            if not garbage.begun and wanted in garbage.path.rpartition("/")[2]:
+                domain.reclaim(garbage)
+    except OSError as error:
+        log.warning("left for the collector", image=image, volume=volume, error=error)
+
+
+class DeleteImage(BaseOperation):
+    """Image.delete"""
+
+    @property
+    def locks(self) -> Locks:
+        return lock_domain(self.params.domain), lock_image(self.params.domain, self.params.image)
+
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.params.domain, self.params.image)
+
+    def outcome(self) -> Nothing | None:
+        domain = self.context.registry.get(self.params.domain)
+        with storage_errors(self.context, domain.id, self.params.image):
+            try:
+                chains.image_of(domain, self.params.image)
+            except NoSuchImage:
+                return Nothing()
+        return None
+
+    def run(self, job: Job) -> Nothing:
+        job.progress("deleting")
+        domain = self.context.registry.get(self.params.domain)
+        image = self.params.image
+        with storage_errors(self.context, domain.id, image):
+            with ExitStack() as leases:
+                record = chains.image_of(domain, image)
+                wanted = [Wanted(volume.id, image) for volume in record.own]
+                leases.callback(domain.acquire(wanted).release)
+                with domain_lease(self.context, domain):
+                    self._unpublish(job, domain, {volume.id for volume in record.own})
+            self.context.events.emit(ImageDeleted(domain=domain.id, image=image))
+            job.progress("giving space back")
+            give_back(domain, image)
+        return Nothing()
+
+    def _unpublish(self, job: Job, domain: Domain, leased: set[VolumeId]) -> None:
+        record = chains.image_of(domain, self.params.image)
+        if late := {volume.id for volume in record.own} - leased:
+            raise ImageInUse(image=record.id, volume=late.pop(), holder="whoever just made a snapshot of it")
+        if clones := domain.clones(record.id):
+            raise TemplateInUse(image=record.id, clones=clones)
+        job.commit()
+        domain.unpublish_image(record.id, wipe=self.params.wipe)
+
+
+class DeleteVolume(BaseOperation):
+    """Volume.delete.  ``params.image`` was filled in by the service, or is None when the volume is gone."""
+
+    @property
+    def locks(self) -> Locks:
+        if self.params.image is None:
+            return (lock_domain(self.params.domain),)
+        return lock_domain(self.params.domain), lock_image(self.params.domain, self.params.image)
+
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.params.domain, self.params.image, self.params.volume)
+
+    def outcome(self) -> Nothing | None:
+        domain = self.context.registry.get(self.params.domain)
+        if self.params.image is None:
+            return Nothing()
+        with storage_errors(self.context, domain.id, self.params.image):
+            try:
+                chains.volume_of(domain, self.params.volume, self.params.image)
+            except (NoSuchImage, NoSuchVolume):
+                return Nothing()
+        return None
+
+    def run(self, job: Job) -> Nothing:
+        job.progress("deleting")
+        domain = self.context.registry.get(self.params.domain)
+        image, volume = self.params.image, self.params.volume
+        with storage_errors(self.context, domain.id, image):
+            with ExitStack() as leases:
+                record, _ = self._decide(domain)
+                leases.callback(domain.acquire([Wanted(volume, image)]).release)
+                with domain_lease(self.context, domain):
+                    record, found = self._decide(domain)
+                    whole = len(record.own) == 1
+                    job.commit()
+                    if whole:
+                        domain.unpublish_image(image, wipe=self.params.wipe)
+                    else:
+                        domain.unpublish_volume(image, volume, wipe=self.params.wipe)
+                        self._unfreeze(domain, record, found)
+            if whole:
+                self.context.events.emit(ImageDeleted(domain=domain.id, image=image))
+            else:
+                self.context.events.emit(VolumeDeleted(domain=domain.id, image=image, volume=volume))
+            job.progress("giving space back")
+            give_back(domain, image, None if whole else volume)
+        return Nothing()
+
+    def _decide(self, domain: Domain) -> tuple[ImageRecord, VolumeRecord]:
+        record, volume = chains.volume_of(domain, self.params.volume, self.params.image)
+        if volume.is_linked:
+            raise IsTemplate(image=ImageId(volume.metadata.image))
+        chains.expect_generation(volume, self.params.generation)
+        if children := record.children().get(volume.id):
+            raise VolumeHasChildren(volume=volume.id, children=len(children))
+        if clones := domain.clones(record.id):
+            raise TemplateInUse(image=record.id, clones=clones)
+        return record, volume
+
+    def _unfreeze(self, domain: Domain, record: ImageRecord, deleted: VolumeRecord) -> None:
+        """Write that the volume below is the leaf now; if that fails it is one all the same."""
+        below = record.volumes.get(VolumeId(deleted.metadata.parent)) if deleted.metadata.parent else None
+        if below is None or below.is_linked or below.metadata.role is not VolumeRole.INTERNAL:
+            return
+        with suppress(OSError):
+            metadata = msgspec.structs.replace(below.metadata, role=VolumeRole.LEAF)
+            domain.rewrite(record.id, below.id, metadata)
+

@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task manager: takes operations, has workers run those whose locks are free, and tells what becomes of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from hsm.events import EventLog
+from hsm.tasks.locks import Locks, LockTable
+from hsm.tasks.modes import Ownership
+from hsm.tasks.states import ENDED, Event, move
+from hsm.tasks.store import StoreError
+from libvdsm.api.errors import (
+    InternalError,
+    Interrupted,
+    NoSuchTask,
+    TaskNotEnded,
+    TaskPastStopping,
+    TaskStopped,
+    Unavailable,
+)
+from libvdsm.api.event import TaskChanged
+from libvdsm.api.types import DomainId, ErrorInfo, ImageId, Progress, TaskId, TaskInfo, TaskState, VolumeId
+from libvdsm.declare import ApiError
+from libvdsm.log import Log, request_id
+from libvdsm.server.dispatch import error_info
+
+log = Log("hsm.tasks")
+
+_PROGRESS_INTERVAL = 0.25
+_NO_PROGRESS = Progress(done=0, total=0, percent=0.0, step="waiting")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a task works on, for those who look at it."""
+
+    domain: DomainId | None = None
+    image: ImageId | None = None
+    volume: VolumeId | None = None
+
+
+class Operation(Protocol):
+    """What a task does."""
+
+    @property
+    def locks(self) -> Locks:
+        """The locks of this node that it needs while it runs."""
+
+    @property
+    def objects(self) -> Objects:
+        """What it works on."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a restart takes it up again, if its outcome is not there yet; else it has failed."""
+
+    def outcome(self) -> Any:
+        """The result, if what is asked for is so already, else None.
+
+        Asked before the work, which makes a repeated call answer the same, and after a restart, which settles an
+        interrupted task from what is on storage alone.  Changes nothing.
+        """
+
+    def run(self, job: Job) -> Any:
+        """Do it: the result, or an ``ApiError``."""
+
+    def close(self) -> None:
+        """Let go of what it was given; called once, at the end."""
+
+
+class Job:
+    """A running operation's view of its task."""
+
+    def __init__(self, task: _Task, manager: TaskManager) -> None:
+        self._task = task
+        self._manager = manager
+        self._told = 0.0
+
+    def stop_asked(self) -> bool:
+        """Whether somebody wants it to stop.  After ``commit`` it is always false: what has begun is finished."""
+        return self._task.stop_asked and not self._task.committed
+
+    def check(self) -> None:
+        """Stop here if somebody wants it."""
+        if self.stop_asked():
+            raise TaskStopped
+
+    def commit(self) -> None:
+        """What follows is the commit point: from here on it cannot be stopped."""
+        with self._manager.changed:
+            self.check()
+            self._task.committed = True
+
+    def progress(self, step: str, done: int = 0, total: int = 0) -> None:
+        """Say how far it is, in bytes."""
+        percent = round(min(100.0, done * 100 / total), 1) if total else 0.0
+        now = time.monotonic()
+        progress = Progress(done=done, total=total, percent=percent, step=step)
+        tell = step != self._task.info.progress.step or now - self._told > _PROGRESS_INTERVAL
+        self._manager.report(self._task, progress, tell=tell)
+        if tell:
+            self._told = now
+
+
+@dataclass(eq=False)
+class _Task:
+    """A task in memory."""
+
+    info: TaskInfo[Any]
+    ownership: Ownership
+    operation: Operation | None = None
+    locks: Locks = ()
+    stop_asked: bool = False
+    committed: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A place in the queue: a task's, or that of a verb that takes locks without being a task."""
+
+    locks: Locks
+    task: _Task | None = None
+
+
+class TaskManager:
+    """All tasks of this service."""
+
+    def __init__(self, events: EventLog, ownerships: list[Ownership], workers: int) -> None:
+        self.changed = threading.Condition()
+        self._events = events
+        self._ownerships = {ownership.mode: ownership for ownership in ownerships}
+        self._default = ownerships[0]
+        self._tasks: dict[TaskId, _Task] = {}
+        self._queue: list[_Waiting] = []
+        self._locks = LockTable()
+        self._running = 0
+        self._closing = False
+        self._workers = [
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
+        ]
+
+    # ---- for services
+
+    def submit(
+        self, verb: str, params: msgspec.Struct, operation: Operation, *, owner: str, request: str
+    ) -> TaskInfo[Any]:
+        """Take an operation: its task, which is queued."""
+        objects = operation.objects
+        info: TaskInfo[Any] = TaskInfo(
+            id=TaskId(uuid.uuid4()),
+            verb=verb,
+            state=TaskState.QUEUED,
+            created=time.time(),
+            progress=_NO_PROGRESS,
+            owner=owner,
+            request=request,
+            domain=objects.domain,
+            image=objects.image,
+            volume=objects.volume,
+        )
+        task = _Task(info, self._default, operation, operation.locks)
+        try:
+            self._default.begun(info, params)
+        except StoreError as error:
+            operation.close()
+            raise Unavailable(reason=str(error)) from None
+        with self.changed:
+            self._tasks[info.id] = task
+            self._queue.append(_Waiting(task.locks, task))
+            self.changed.notify_all()
+        self._tell(task)
+        return info
+
+    def get(self, task: TaskId) -> TaskInfo[Any]:
+        return self._find(task).info
+
+    def list(self, state: TaskState | None = None) -> list[TaskInfo[Any]]:
+        """Tasks, the newest first."""
+        with self.changed:
+            found = [task.info for task in self._tasks.values() if state in (None, task.info.state)]
+        return sorted(found, key=lambda info: (-info.created, str(info.id)))
+
+    def wait(self, task: TaskId, timeout: float) -> TaskInfo[Any]:
+        found = self._find(task)
+        found.ended.wait(timeout)
+        return found.info
+
+    def stop(self, task: TaskId) -> TaskInfo[Any]:
+        """Ask a task to stop; one that is queued has stopped when this returns."""
+        found = self._find(task)
+        with self.changed:
+            if found.info.state in ENDED:
+                raise TaskPastStopping(task=task, reason=f"it has {found.info.state.value}")
+            if found.committed:
+                raise TaskPastStopping(task=task, reason="its change is being published")
+            found.stop_asked = True
+            waiting = next((entry for entry in self._queue if entry.task is found), None)
+            if waiting is not None:
+                self._queue.remove(waiting)
+            elif found.info.state is TaskState.RUNNING:
+                found.info = msgspec.structs.replace(found.info, state=move(found.info.state, Event.STOP))
+        if waiting is not None:
+            self._finish(found, Event.STOP, error=error_info(TaskStopped()))
+        else:
+            self._tell(found)
+        return found.info
+
+    def clear(self, task: TaskId) -> None:
+        """Forget a task that has ended."""
+        found = self._find(task)
+        if not found.ended.is_set():
+            raise TaskNotEnded(task=task)
+        try:
+            found.ownership.forget(task)
+        except StoreError as error:
+            raise Unavailable(reason=str(error)) from None
+        with self.changed:
+            self._tasks.pop(task, None)
+
+    @contextmanager
+    def hold(self, locks: Locks) -> Iterator[None]:
+        """Hold locks without being a task, in the same queue as tasks."""
+        waiting = _Waiting(locks)
+        with self.changed:
+            self._queue.append(waiting)
+            self.changed.wait_for(lambda: self._take(waiting))
+        try:
+            yield
+        finally:
+            self._give_back(locks)
+
+    def counts(self) -> tuple[int, int]:
+        """(waiting, at work)."""
+        with self.changed:
+            return sum(entry.task is not None for entry in self._queue), self._running
+
+    # ---- life of the service
+
+    def recover(self, rebuild: Callable[[str, bytes], Operation]) -> None:
+        """Settle what a service before this one has left, then begin to work.
+
+        ``rebuild`` makes an operation from a verb and its parameters as JSON.
+        """
+        for ownership in self._ownerships.values():
+            for stored in ownership.load():
+                task = _Task(stored.info, ownership)
+                if stored.info.state in ENDED:
+                    task.ended.set()
+                self._tasks[stored.info.id] = task
+                if stored.info.state not in ENDED:
+                    self._settle(task, stored.params, rebuild)
+        for worker in self._workers:
+            worker.start()
+        self.prune()
+
+    def _settle(self, task: _Task, params: bytes, rebuild: Callable[[str, bytes], Operation]) -> None:
+        token = request_id.set(task.info.request)
+        result: Any = None
+        try:
+            task.operation = rebuild(task.info.verb, params)
+            task.locks = task.operation.locks
+            result = task.operation.outcome()
+        except ApiError as error:
+            # What it worked on is gone, or cannot be read now: the caller has to look.
+            self._finish(task, Event.FAIL, error=error_info(error))
+            return
+        finally:
+            request_id.reset(token)
+        log.info("interrupted task", task=task.info.id, verb=task.info.verb, done=result is not None)
+        if result is not None:
+            self._finish(task, Event.SUCCEED, result=result)
+        elif task.operation.resumes:
+            task.info = msgspec.structs.replace(task.info, state=move(task.info.state, Event.RESUME))
+            with self.changed:
+                self._queue.append(_Waiting(task.locks, task))
+        else:
+            self._finish(task, Event.FAIL, error=error_info(Interrupted()))
+
+    def prune(self) -> None:
+        """Forget tasks that ended too long ago."""
+        for ownership in self._ownerships.values():
+            gone = ownership.prune()
+            with self.changed:
+                for task in gone:
+                    self._tasks.pop(task, None)
+
+    def close(self, patience: float) -> None:
+        """Have running tasks stop where they can, and wait for them up to ``patience`` seconds."""
+        with self.changed:
+            self._closing = True
+            for task in self._tasks.values():
+                if not task.ended.is_set() and not task.committed:
+                    task.stop_asked = True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self._running == 0, patience)
+
+    # ---- workers
+
+    def _take(self, waiting: _Waiting) -> bool:
+        """Take a queued entry's locks, and take it out of the queue.  Under ``changed``."""
+        position = self._queue.index(waiting)
+        if not self._locks.take(waiting.locks, (entry.locks for entry in self._queue[:position])):
+            return False
+        del self._queue[position]
+        return True
+
+    def _give_back(self, locks: Locks) -> None:
+        with self.changed:
+            self._locks.give_back(locks)
+            self.changed.notify_all()
+
+    def _next(self) -> _Task | None:
+        """The first task in the queue whose locks are free, or None.  Under ``changed``."""
+        for entry in list(self._queue):
+            if entry.task is not None and self._take(entry):
+                return entry.task
+        return None
+
+    def _work(self) -> None:
+        while True:
+            with self.changed:
+                task = None
+                while not self._closing and (task := self._next()) is None:
+                    self.changed.wait()
+                if task is None:
+                    return
+                self._running += 1
+                task.info = msgspec.structs.replace(
+                    task.info, state=move(task.info.state, Event.START), started=time.time()
+                )
+            try:
+                self._run(task)
+            finally:
+                with self.changed:
+                    self._running -= 1
+                self._give_back(task.locks)
+
+    def _run(self, task: _Task) -> None:
+        assert task.operation is not None
+        token = request_id.set(task.info.request)
+        self._tell(task)
+        try:
+            result = task.operation.outcome()
+            if result is None:
+                result = task.operation.run(Job(task, self))
+            self._finish(task, Event.SUCCEED, result=result)
+        except TaskStopped as error:
+            event = Event.YIELD if task.info.state is TaskState.STOPPING else Event.FAIL
+            stopped = Interrupted() if self._closing and event is Event.FAIL else error
+            self._finish(task, event, error=error_info(stopped))
+        except ApiError as error:
+            self._finish(task, Event.FAIL, error=error_info(error))
+        except Exception:  # the boundary of a task: logged, and told to whoever asks
+            log.exception("task failed", task=task.info.id, verb=task.info.verb)
+            self._finish(task, Event.FAIL, error=error_info(InternalError(request=task.info.request)))
+        finally:
+            request_id.reset(token)
+
+    def _finish(self, task: _Task, event: Event, *, result: Any = None, error: ErrorInfo | None = None) -> None:
+        progress = task.info.progress
+        if event is Event.SUCCEED:
+            progress = Progress(
+                done=progress.total or progress.done, total=progress.total, percent=100.0, step="done"
+            )
+        with self.changed:
+            ended = msgspec.structs.replace(
+                task.info,
+                state=move(task.info.state, event),
+                ended=time.time(),
+                progress=progress,
+                result=result,
+                error=error,
+            )
+        try:
+            task.ownership.ended(ended)
+        except StoreError as unwritten:
+            # The change is made or not, whatever the record says; a restart settles it from storage again.
+            log.error("the end of a task could not be recorded", task=ended.id, error=unwritten)
+        with self.changed:
+            task.info = ended
+        if task.operation is not None:
+            task.operation.close()
+            task.operation = None
+        log.info(
+            "task ended",
+            task=ended.id,
+            verb=ended.verb,
+            state=ended.state.value,
+            seconds=round((ended.ended or 0) - ended.created, 3),
+            error=error.name if error else None,
+            reason=error.message if error else None,
+        )
+        self._tell(task)
+        task.ended.set()
+
+    # ---- telling
+
+    def report(self, task: _Task, progress: Progress, *, tell: bool) -> None:
+        with self.changed:
+            task.info = msgspec.structs.replace(task.info, progress=progress)
+        if tell:
+            self._tell(task)
+
+    def _tell(self, task: _Task) -> None:
+        info = task.info
+        self._events.emit(TaskChanged(task=info.id, verb=info.verb, state=info.state, progress=info.progress))
+
+    def _find(self, task: TaskId) -> _Task:
+        with self.changed:
+            found = self._tasks.get(task)
+        if found is None:
+            raise NoSuchTask(task=task)
+        return found

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thin module for each program that the service starts."""
