@@ -38,21 +38,21 @@ class Log:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def debug(self, event: str, **facts: Any) -> None:
+    def debug(self, event: str, /, **facts: Any) -> None:
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(event, extra={"facts": facts})
 
-    def info(self, event: str, **facts: Any) -> None:
+    def info(self, event: str, /, **facts: Any) -> None:
         if self._logger.isEnabledFor(logging.INFO):
             self._logger.info(event, extra={"facts": facts})
 
-    def warning(self, event: str, **facts: Any) -> None:
+    def warning(self, event: str, /, **facts: Any) -> None:
         self._logger.warning(event, extra={"facts": facts})
 
-    def error(self, event: str, **facts: Any) -> None:
+    def error(self, event: str, /, **facts: Any) -> None:
         self._logger.error(event, extra={"facts": facts})
 
-    def exception(self, event: str, **facts: Any) -> None:
+    def exception(self, event: str, /, **facts: Any) -> None:
         """An error with the traceback of the exception being handled."""
         self._logger.error(event, exc_info=True, extra={"facts": facts})
 

@@ -22,7 +22,14 @@ import msgspec
 from hsm.formats.domain import DomainMetadata
 from hsm.formats.qcow2 import Header
 from hsm.formats.volume import VolumeMetadata
-from libvdsm.api.types import Allocation, DomainId, ImageId, VolumeFormat, VolumeId, VolumeRole
+from libvdsm.api.types import (
+    Allocation,
+    DomainId,
+    ImageId,
+    VolumeFormat,
+    VolumeId,
+    VolumeRole,
+)
 
 DRIVER_API = "1.0"
 """Version of this protocol; a driver says which one it implements."""

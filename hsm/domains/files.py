@@ -16,7 +16,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from hsm.domains import durable, file_garbage
-from hsm.domains.base import Damaged, Domain, DomainMissing, Garbage, Held, ImageRecord, NewVolume, Space, VolumeRecord
+from hsm.domains.base import (
+    Damaged,
+    Domain,
+    DomainMissing,
+    Garbage,
+    Held,
+    ImageRecord,
+    NewVolume,
+    Space,
+    VolumeRecord,
+)
 from hsm.domains.names import LEASE as _LEASE
 from hsm.domains.names import META as _META
 from hsm.domains.names import NEW as _NEW

@@ -16,7 +16,12 @@ import msgspec
 from hsm.domains import durable
 from hsm.domains.base import Domain, DomainMissing
 from hsm.formats.volume import BadMetadata
-from libvdsm.api.errors import DomainDamaged, NoSuchDomain, StorageFailed, UnknownDomainType
+from libvdsm.api.errors import (
+    DomainDamaged,
+    NoSuchDomain,
+    StorageFailed,
+    UnknownDomainType,
+)
 from libvdsm.api.types import DomainId
 from libvdsm.log import Log
 

@@ -14,7 +14,13 @@ from hsm.operations.collecting import CollectGarbage
 from hsm.operations.copying import CopyTemplate, ExportImage, ImportImage
 from hsm.operations.creation import Clone, CreateImage, Snapshot, create_volume
 from hsm.operations.deletion import DeleteImage, DeleteVolume
-from hsm.operations.domains import AttachDomain, CreateDomain, DetachDomain, FormatDomain, SetDomainDescription
+from hsm.operations.domains import (
+    AttachDomain,
+    CreateDomain,
+    DetachDomain,
+    FormatDomain,
+    SetDomainDescription,
+)
 from libvdsm.api import VERBS
 
 

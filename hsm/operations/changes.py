@@ -17,7 +17,14 @@ from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.formats.volume import VolumeMetadata, next_generation
 from hsm.operations import chains, describe
-from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, lock_image, storage_errors
+from hsm.operations.base import (
+    BaseOperation,
+    Context,
+    domain_lease,
+    lock_domain,
+    lock_image,
+    storage_errors,
+)
 from hsm.operations.making import qemu_img, round_up
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects

@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from types import MappingProxyType
 
-from hsm.domains.base import Domain, DomainMissing, ImageRecord, LeaseBusy, VolumeRecord, Wanted
+from hsm.domains.base import (
+    Domain,
+    DomainMissing,
+    ImageRecord,
+    LeaseBusy,
+    VolumeRecord,
+    Wanted,
+)
 from hsm.formats.volume import BadMetadata
 from hsm.operations import chains
 from hsm.operations.base import BaseOperation, Context, lock_domain, storage_errors

@@ -10,7 +10,13 @@ from __future__ import annotations
 import time
 
 from hsm.domains.base import Domain, Garbage
-from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, storage_errors
+from hsm.operations.base import (
+    BaseOperation,
+    Context,
+    domain_lease,
+    lock_domain,
+    storage_errors,
+)
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.domain import GarbageReport

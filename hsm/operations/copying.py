@@ -18,9 +18,22 @@ from typing import Any
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.operations import chains, describe
-from hsm.operations.base import BaseOperation, Context, lock_domain, lock_image, storage_errors
+from hsm.operations.base import (
+    BaseOperation,
+    Context,
+    lock_domain,
+    lock_image,
+    storage_errors,
+)
 from hsm.operations.creation import CreateImage, absent
-from hsm.operations.making import Plan, empty_data, make_volume, plan_volume, qemu_img, round_up
+from hsm.operations.making import (
+    Plan,
+    empty_data,
+    make_volume,
+    plan_volume,
+    qemu_img,
+    round_up,
+)
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from hsm.tools import inspection
@@ -35,7 +48,14 @@ from libvdsm.api.errors import (
     UnsupportedImage,
 )
 from libvdsm.api.image import ExportInfo
-from libvdsm.api.types import Allocation, FileFormat, ImageInfo, VolumeFormat, VolumeId, VolumeRole
+from libvdsm.api.types import (
+    Allocation,
+    FileFormat,
+    ImageInfo,
+    VolumeFormat,
+    VolumeId,
+    VolumeRole,
+)
 
 _CHUNK = 4 * 2**20
 

@@ -16,7 +16,13 @@ import msgspec
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.operations import chains, describe
-from hsm.operations.base import BaseOperation, Context, lock_domain, lock_image, storage_errors
+from hsm.operations.base import (
+    BaseOperation,
+    Context,
+    lock_domain,
+    lock_image,
+    storage_errors,
+)
 from hsm.operations.making import Plan, empty_data, make_volume, plan_volume, round_up
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects

@@ -14,10 +14,23 @@ import msgspec
 
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord, Wanted
 from hsm.operations import chains
-from hsm.operations.base import BaseOperation, domain_lease, lock_domain, lock_image, storage_errors
+from hsm.operations.base import (
+    BaseOperation,
+    domain_lease,
+    lock_domain,
+    lock_image,
+    storage_errors,
+)
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
-from libvdsm.api.errors import ImageInUse, IsTemplate, NoSuchImage, NoSuchVolume, TemplateInUse, VolumeHasChildren
+from libvdsm.api.errors import (
+    ImageInUse,
+    IsTemplate,
+    NoSuchImage,
+    NoSuchVolume,
+    TemplateInUse,
+    VolumeHasChildren,
+)
 from libvdsm.api.event import ImageDeleted, VolumeDeleted
 from libvdsm.api.types import ImageId, Nothing, VolumeId, VolumeRole
 from libvdsm.log import Log

@@ -16,7 +16,13 @@ from hsm.domains.base import Domain, DomainMissing
 from hsm.domains.registry import Attached
 from hsm.formats.volume import BadMetadata
 from hsm.operations import describe
-from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, storage_errors
+from hsm.operations.base import (
+    BaseOperation,
+    Context,
+    domain_lease,
+    lock_domain,
+    storage_errors,
+)
 from hsm.tasks.locks import Lock, Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.domain import DomainInfo

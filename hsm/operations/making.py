@@ -22,7 +22,15 @@ from hsm.tasks.manager import Job
 from hsm.tools.qemu_img import QemuImg
 from libvdsm.api.errors import NotSupported
 from libvdsm.api.event import VolumeChanged, VolumeCreated
-from libvdsm.api.types import Allocation, DomainId, ImageId, Legality, VolumeFormat, VolumeId, VolumeRole
+from libvdsm.api.types import (
+    Allocation,
+    DomainId,
+    ImageId,
+    Legality,
+    VolumeFormat,
+    VolumeId,
+    VolumeRole,
+)
 from libvdsm.declare import ApiError
 from libvdsm.log import Log
 

@@ -28,7 +28,16 @@ from libvdsm.api.errors import (
     Unavailable,
 )
 from libvdsm.api.event import TaskChanged
-from libvdsm.api.types import DomainId, ErrorInfo, ImageId, Progress, TaskId, TaskInfo, TaskState, VolumeId
+from libvdsm.api.types import (
+    DomainId,
+    ErrorInfo,
+    ImageId,
+    Progress,
+    TaskId,
+    TaskInfo,
+    TaskState,
+    VolumeId,
+)
 from libvdsm.declare import ApiError
 from libvdsm.log import Log, request_id
 from libvdsm.server.dispatch import error_info

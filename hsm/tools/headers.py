@@ -182,13 +182,11 @@ def _qcow2_extensions(table: bytes) -> None:
 
 
 def _qcow2_tables(file: Reader, header: Qcow2, cluster: int, entry: int) -> None:
-    sane(header.capacity < 1 << 63, f"a capacity of {header.capacity} bytes")
     reach = cluster * (cluster // entry)
     needed = round_up(header.capacity, reach) // reach
     sane(header.l1_entries >= needed, f"{header.l1_entries} L1 entries where {needed} are needed")
     sane(header.references_clusters > 0, "no reference counts")
-    # Internal snapshots are taken in: they live in this very file, converting drops them.
-    sane(header.snapshots <= SNAPSHOTS_MOST, f"{header.snapshots} snapshots")
+    # Internal snapshots are taken in: they live in this very file, and converting drops them.
     references = header.references_clusters * cluster
     for name, offset, length, longest in (
         ("the L1 table", header.l1_offset, header.l1_entries * 8, L1_LONGEST),
@@ -229,7 +227,6 @@ class Vdi(NamedTuple):
 
 
 VDI_DYNAMIC, VDI_STATIC, VDI_UNDO, VDI_DIFFERENCE = 1, 2, 3, 4
-VDI_BLOCKS_MOST = 0x3FFFFFFF
 
 
 def vdi(file: Reader) -> int:
@@ -243,7 +240,6 @@ def vdi(file: Reader) -> int:
     require(shape == (SECTOR, MIB, 0), Kind.UNSUPPORTED, f"VDI sectors and blocks of {shape} bytes")
     aligned = header.map_offset % SECTOR == 0 and header.data_offset % SECTOR == 0
     sane(aligned, "its map or its data is not at a sector's start")
-    sane(header.blocks <= VDI_BLOCKS_MOST, f"{header.blocks} blocks")
     sane(header.map_offset >= SECTOR, "its map of blocks lies in its header")
     sane(header.map_offset + 4 * header.blocks <= file.end, "its map of blocks is outside the file")
     sane(header.capacity <= header.blocks * MIB, f"{header.blocks} blocks for {header.capacity} bytes")

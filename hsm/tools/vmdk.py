@@ -77,7 +77,6 @@ def _footer(file: Reader, header: Header) -> Header:
         length, kind, rest = file.fields("<8xII496s", offset)
         sane((length, kind) == (0, marker) and not any(rest), f"no marker of type {marker} at {offset}")
     footer = Header._make(file.fields(LAYOUT, start + SECTOR))
-    sane(footer.directory_offset != AT_END, "its footer says that it is at the end")
     same = footer._replace(directory_offset=AT_END, unclean=header.unclean)
     sane(same == header, "its first header and its last one contradict each other")
     return footer

@@ -91,7 +91,7 @@ class Listener:
         count: ConnectionCount,
     ) -> None:
         self._sock = sock
-        self._wire = wire
+        self.wire = wire
         self._serve = serve
         self._access = access
         self._limits = limits
@@ -124,14 +124,14 @@ class Listener:
                 sock, _ = self._sock.accept()
             except OSError as error:
                 if not self._closing:
-                    log.error("cannot accept", wire=self._wire, error=error)
+                    log.error("cannot accept", wire=self.wire, error=error)
                     time.sleep(0.1)
                 continue
             if not self._count.enter():
-                log.warning("too many connections, one refused", wire=self._wire, limit=self._limits.connections)
+                log.warning("too many connections, one refused", wire=self.wire, limit=self._limits.connections)
                 sock.close()
                 continue
-            threading.Thread(target=self._run, args=(sock,), name=f"client {self._wire}", daemon=True).start()
+            threading.Thread(target=self._run, args=(sock,), name=f"client {self.wire}", daemon=True).start()
 
     def _run(self, sock: socket.socket) -> None:
         self._open.add(sock)
@@ -141,9 +141,9 @@ class Listener:
             if connection is not None:
                 self._serve(sock, connection)
         except (OSError, EOFError) as error:
-            log.debug("connection ended", wire=self._wire, error=error)
+            log.debug("connection ended", wire=self.wire, error=error)
         except Exception:  # the boundary of a connection's thread
-            log.exception("connection failed", wire=self._wire)
+            log.exception("connection failed", wire=self.wire)
         finally:
             if connection is not None:
                 connection.close()
@@ -160,8 +160,8 @@ class Listener:
             right = self._access.of_user(uid)
             if right is None:
                 return None
-            return Connection(self._wire, f"pid {pid}", right, uid, gid, pid)
+            return Connection(self.wire, f"pid {pid}", right, uid, gid, pid)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._access.anonymous is None:
             return None
-        return Connection(self._wire, str(sock.getpeername()[0]), self._access.anonymous)
+        return Connection(self.wire, str(sock.getpeername()[0]), self._access.anonymous)

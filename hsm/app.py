@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: builds every part of the service and hands it to those who need it.  Read it as a table of
+contents.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hsm.config import HsmConfig
+from hsm.domains.registry import Registry, installed_drivers
+from hsm.events import EventLog
+from hsm.keeper import Keepers
+from hsm.operations.base import Context
+from hsm.operations.catalogue import OPERATIONS, rebuild
+from hsm.services.base import Parts, Service
+from hsm.services.config import ConfigService
+from hsm.services.domain import DomainService
+from hsm.services.event import EventService
+from hsm.services.host import HostService
+from hsm.services.image import ImageService
+from hsm.services.session import SessionService
+from hsm.services.task import TaskService
+from hsm.services.volume import VolumeService
+from hsm.status import Status
+from hsm.tasks.manager import TaskManager
+from hsm.tasks.modes import NonTransparent
+from hsm.tasks.store import TaskStore
+from libvdsm.api import VERBS
+from libvdsm.api.types import DomainId
+from libvdsm.client import Client
+from libvdsm.client.framed import LocalTransport
+from libvdsm.declare import Right
+from libvdsm.log import Log
+from libvdsm.run import Runner
+from libvdsm.server import jsonrpc
+from libvdsm.server.caller import Access, Caller, Connection
+from libvdsm.server.dispatch import Dispatcher, Factory, Sessions
+from libvdsm.server.framed import FramedServer
+from libvdsm.server.http import HttpServer
+from libvdsm.server.listener import (
+    ConnectionCount,
+    Limits,
+    Listener,
+    listen_tcp,
+    listen_unix,
+)
+
+log = Log("hsm.app")
+
+SERVICES: dict[str, type[Service]] = {
+    "Host": HostService,
+    "Config": ConfigService,
+    "Session": SessionService,
+    "Domain": DomainService,
+    "Image": ImageService,
+    "Volume": VolumeService,
+    "Task": TaskService,
+    "Event": EventService,
+}
+_PATIENCE = 20.0
+_OWNER = "the service"
+
+
+class App:
+    """The service, in whichever process.  The caller holds the node's lock."""
+
+    def __init__(self, config: HsmConfig, config_file: Path | None = None) -> None:
+        state, run = Path(config.service.state_dir), Path(config.service.run_dir)
+        for folder in (state, run):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
+        self.events = EventLog(config.tasks.events)
+        runner = Runner()
+        keepers = Keepers(run)
+        registry = Registry(installed_drivers(), state / "domains.json")
+        self.context = Context(config, registry, runner, keepers, self.events)
+        store = TaskStore(state / "tasks.db")
+        ownership = NonTransparent(store, config.tasks.keep, config.tasks.keep_count)
+        self.tasks = TaskManager(self.events, [ownership], config.tasks.workers)
+        sessions = Sessions(config.limits.session_idle)
+        self.status = Status(runner, keepers)
+        parts = Parts(
+            self.context, self.tasks, self.events, sessions, self.status, str(config_file) if config_file else None
+        )
+        self.dispatcher = Dispatcher(
+            {name: _factory(service, parts) for name, service in SERVICES.items()}, dict(SERVICES), sessions
+        )
+        limits = config.limits
+        self.limits = Limits(limits.message, limits.nesting, limits.connections, limits.idle)
+        self._count = ConnectionCount(limits.connections)
+        self.listeners: list[Listener] = []
+        self.status.verbs = lambda: self.dispatcher.verbs
+        self.status.wires = lambda: [f"{listener.wire}:{listener.address}" for listener in self.listeners]
+        self.status.connections = lambda: self._count.now
+        self.status.calls = lambda: self.dispatcher.calls
+
+    def start(self) -> None:
+        """Settle what the service before left, then answer."""
+        self.tasks.recover(lambda verb, params: rebuild(self.context, verb, params))
+        self._default_domain()
+        self._listen()
+        log.info("serving", seconds=round(self.status.ready(), 3), wires=" ".join(self.status.wires()))
+        for item in self.context.registry.all():
+            self._submit("Domain.collectGarbage", domain=item.id)
+
+    def stop(self) -> None:
+        """Stop answering; tasks stop where they can, or are finished."""
+        self.tasks.close(_PATIENCE)
+        for listener in self.listeners:
+            listener.close()
+        log.info("stopped")
+
+    def client(self) -> Client:
+        """A client in this process, with all rights."""
+        connection = Connection(
+            "local", "this process", Right.ADMINISTER, os.getuid(), os.getgid(), os.getpid(), carries_descriptors=True
+        )
+
+        def answer(message: bytes, descriptors: Sequence[int]) -> bytes | None:
+            return jsonrpc.answer(self.dispatcher, message, connection, descriptors=descriptors)
+
+        return Client(LocalTransport(answer))
+
+    def _submit(self, verb: str, **params: object) -> None:
+        """Have something done on the service's own account."""
+        given = VERBS[verb].params(**params)
+        operation = OPERATIONS[verb](self.context, given)
+        self.tasks.submit(verb, given, operation, owner=_OWNER, request="start")
+
+    def _default_domain(self) -> None:
+        """The embedded default: a local domain in a folder of its own."""
+        folder = self.config.service.default_domain
+        if not folder or self.context.registry.all():
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        found = self.context.registry.driver("local").discover(folder)
+        if len(found) == 1:
+            self._submit("Domain.attach", path=folder, type="local", id=found[0])
+        elif not found:
+            self._submit("Domain.create", name="default", path=folder, type="local", id=DomainId(uuid.uuid4()))
+
+    def _listen(self) -> None:
+        framed = FramedServer(self.dispatcher, self.limits)
+        http = HttpServer(self.dispatcher, self.limits)
+        listen, rights = self.config.listen, self.config.rights
+        access = Access(_right(rights.anonymous), _right(rights.other_users))
+
+        def add(sock: socket.socket, wire: str, serve: Callable[[socket.socket, Connection], None]) -> None:
+            self.listeners.append(Listener(sock, wire, serve, access, self.limits, self._count))
+
+        if listen.unix:
+            run, mode = self.config.service.run_dir, int(listen.unix_mode, 8)
+            add(listen_unix(f"{run}/hsm.sock", mode), "unix", framed.serve_socket)
+            add(listen_unix(f"{run}/hsm-http.sock", mode), "http+unix", http.serve_socket)
+        if listen.tcp:
+            add(listen_tcp(listen.address, listen.jsonrpc_port), "tcp", framed.serve_socket)
+            add(listen_tcp(listen.address, listen.http_port), "http", http.serve_socket)
+        for listener in self.listeners:
+            listener.start()
+
+
+def _factory(service: type[Service], parts: Parts) -> Factory:
+    def make(caller: Caller) -> Service:
+        return service(parts, caller)
+
+    return make
+
+
+def _right(word: str) -> Right | None:
+    return None if word == "none" else Right[word.upper()]

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hsmd, the storage service as a program.
+
+One service per node: whoever holds the lock file below the run directory.  ``--stdio`` relays its standard input and
+output to the running service, and serves them itself only when there is none, with the lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from hsm.app import App
+from hsm.config import SYSTEM_FILE, HsmConfig, embedded, user_home
+from hsm.domains.flocks import holder_of
+from hsm.stdio import relay, serve
+from hsm.tasks.store import StoreError
+from libvdsm import log as logging
+from libvdsm.config import ConfigError, load
+
+_EXIT_TAKEN = 3
+
+
+def main() -> None:
+    """The program."""
+    arguments = _arguments()
+    try:
+        config, file = _configuration(arguments)
+    except ConfigError as error:
+        sys.exit(f"hsmd: {error}")
+    logging.setup(level=config.log.level, style=config.log.style, file=config.log.file)
+    try:
+        Path(config.service.run_dir).mkdir(parents=True, exist_ok=True)
+        lock = os.open(Path(config.service.run_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        sys.exit(f"hsmd: {error.filename}: {error.strerror}; set run_dir, or start it with --home DIR")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if arguments.stdio:
+            sys.exit(relay(config))
+        holder = holder_of(os.fstat(lock).st_ino)
+        print(f"hsmd: {holder} serves {config.service.run_dir} already", file=sys.stderr)
+        sys.exit(_EXIT_TAKEN)
+    try:
+        app = App(config, file)
+    except (OSError, StoreError) as error:
+        sys.exit(f"hsmd: {error}")
+    if arguments.stdio:
+        app.start()
+        status = serve(app)
+        app.stop()
+        sys.exit(status)
+    _run(app)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="hsmd", description="The storage service for KVM hosts.")
+    parser.add_argument("--config", metavar="FILE", help=f"settings; default {SYSTEM_FILE} if it is there")
+    parser.add_argument("--home", metavar="DIR", help="keep everything below one folder, with a domain to begin with")
+    parser.add_argument(
+        "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="change one setting; may be repeated"
+    )
+    parser.add_argument("--stdio", action="store_true", help="answer on standard input and output")
+    parser.add_argument("--version", action="store_true", help="say which version this is")
+    arguments = parser.parse_args()
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"hsmd {version('hsm')}")
+        sys.exit()
+    return arguments
+
+
+def _configuration(arguments: argparse.Namespace) -> tuple[HsmConfig, Path | None]:
+    home = Path(arguments.home) if arguments.home else None
+    file = Path(arguments.config) if arguments.config else None
+    if file is None and home is None and SYSTEM_FILE.exists():
+        file = SYSTEM_FILE
+    if file is None and home is None:
+        home = user_home()
+    settings = embedded(home.absolute()) if home else {}
+    if home is not None and file is None and (home / "hsm.conf").exists():
+        file = home / "hsm.conf"
+    for text in arguments.set:
+        key, _, value = text.partition("=")
+        settings[key.strip()] = value.strip()
+    return load(HsmConfig, file, settings), file
+
+
+def _run(app: App) -> None:
+    """Serve until a signal says to stop.  The signal thread is this one; it does nothing else."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        app.start()
+    except (OSError, StoreError) as error:
+        sys.exit(f"hsmd: {error}")
+    ended.wait()
+    app.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a parsed command line to a call and its result on the screen."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hsmctl import commands, failure, files, output, progress
+from hsmctl.codes import FAILED, INTERRUPTED, OK, UNREACHABLE
+from hsmctl.commands import Argument
+from hsmctl.connection import open_client
+from hsmctl.failure import Refusal
+from hsmctl.names import ENVIRONMENT, Names, read_all
+from hsmctl.tables import Shown, event_line, view
+from hsmctl.values import Kind, show_duration
+from libvdsm.api.domain import CheckReport
+from libvdsm.api.types import TaskInfo, TaskState
+from libvdsm.client import Client
+from libvdsm.declare import ApiError, Verb, bare
+
+
+class Call:
+    """One command, from its words to its exit status."""
+
+    def __init__(self, client: Client, address: str, verb: Verb, words: argparse.Namespace) -> None:
+        self.client = client
+        self.verb = verb
+        self.names = Names(client)
+        self._address = address
+        self._words = words
+        self._json = bool(words.json)
+        self._given: dict[str, Any] = {}
+
+    def run(self) -> int:
+        with contextlib.ExitStack() as opened:
+            self._collect(opened)
+            special = _SPECIAL.get(self.verb.full)
+            if special is not None:
+                return special(self)
+            if not commands.starts_task(self.verb):
+                return self.show(self._ask())
+            task = self._ask()
+            if not self._words.wait:
+                return self._show_begun(task)
+            ended = progress.wait(self.client, task)
+        status = self.show(ended.result)
+        if ended.interrupted:
+            print("hsmctl: the task could not be stopped any more, and has succeeded", file=sys.stderr)
+            return INTERRUPTED
+        return status
+
+    def show(self, result: Any) -> int:
+        if self._json:
+            output.show_json(result)
+        else:
+            output.show(view(result, Shown(self.verb, self._given, self.names)))
+        return FAILED if isinstance(result, CheckReport) and not result.healthy else OK
+
+    def _show_begun(self, task: TaskInfo[Any]) -> int:
+        if self._json:
+            output.show_json(task)
+        else:
+            print(task.id)
+        return OK
+
+    def _method(self) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(getattr(self.client, self.verb.cls.lower()), self.verb.method)
+        return method
+
+    def _ask(self) -> Any:
+        paged = commands.is_paged(self.verb) and "limit" not in self._given and "start" not in self._given
+        if not paged:
+            return self._method()(**self._given)
+        return read_all(lambda start: self._method()(**self._given, start=start))
+
+    def _collect(self, opened: contextlib.ExitStack) -> None:
+        """The parameters as the API has them: names looked up, files opened."""
+        arguments = commands.arguments(self.verb)
+        texts = {a.parameter.name: getattr(self._words, a.dest, None) for a in arguments}
+        if any(a.kind is Kind.FILE for a in arguments):
+            self._check_files(arguments, texts)
+        given = self._given
+        for argument in sorted(arguments, key=lambda a: _RANK.get(a.kind, 0)):
+            value = self._value(argument, texts[argument.parameter.name])
+            if value is not None:
+                given[argument.parameter.name] = value
+        if commands.makes_named(self.verb) and "name" in given and not self._words.allow_same_name:
+            self.names.refuse_taken(self.verb.cls, given["name"], given.get("id"), given.get("domain"))
+        for argument in arguments:
+            if argument.kind is Kind.FILE:
+                name = argument.parameter.name
+                given[name] = opened.enter_context(self._file(argument, str(texts[name])))
+
+    def _value(self, argument: Argument, text: Any) -> Any:
+        kind = argument.kind
+        if kind is Kind.DOMAIN:
+            wanted = argument.parameter.required or text or os.environ.get(ENVIRONMENT)
+            return self.names.domain(text) if wanted else None
+        if text is None or kind is Kind.FILE:
+            return None
+        if kind is Kind.IMAGE:
+            return self.names.image(text, self._given["domain"])
+        if kind is Kind.VOLUME:
+            return self.names.volume(text, self._given["domain"], self._given.get("image"))
+        if kind is Kind.TASK:
+            return self.names.task(text)
+        if kind is Kind.CHOICE:
+            return bare(argument.parameter.type)(text)
+        if kind is Kind.PATH:
+            return os.path.abspath(text) if self._is_local() else text
+        return text
+
+    def _is_local(self) -> bool:
+        return self._address.startswith(("unix:", "http+unix:"))
+
+    def _check_files(self, arguments: tuple[Argument, ...], texts: dict[str, Any]) -> None:
+        for argument in arguments:
+            if argument.kind is not Kind.FILE:
+                continue
+            text = texts[argument.parameter.name]
+            reads = argument.parameter.extra.get("mode") != "write"
+            if reads and "name" in texts and texts["name"] is None:
+                texts["name"] = Path(text).stem
+        files.check_connection(self._address)
+
+    def _file(self, argument: Argument, text: str) -> contextlib.AbstractContextManager[int]:
+        if argument.parameter.extra.get("mode") == "write":
+            return files.writing(text, force=self._words.force, wait=self._words.wait)
+        return files.reading(text)
+
+    def listen(self) -> int:
+        """Print events until the user or the service has enough."""
+        for event in self.client.listen(self._given.get("after")):
+            if self._json:
+                output.show_json(event, lines=True)
+            else:
+                print(output.clean(event_line(event)))
+            sys.stdout.flush()
+        msg = "the service ended the connection; events end here"
+        raise Refusal("ConnectionFailed", msg, status=UNREACHABLE)
+
+    def wait_for_task(self) -> int:
+        """Wait until the task has ended; with --timeout, no longer than that."""
+        if "timeout" in self._given:
+            task = self._method()(**self._given)
+        else:
+            task = progress.watch(self.client, self.client.task.get_info(task=self._given["task"]))
+        self.show(task)
+        if task.state not in progress.ENDED and not self._json:
+            waited = show_duration(self._given["timeout"])
+            print(f"hsmctl: the task has not ended within {waited}", file=sys.stderr)
+        return OK if task.state is TaskState.SUCCEEDED else FAILED
+
+
+_RANK = {Kind.DOMAIN: -3, Kind.IMAGE: -2, Kind.VOLUME: -1}
+"""Domains first: what a name means is asked on its domain, and a snapshot's within its image."""
+
+_SPECIAL: dict[str, Callable[[Call], int]] = {
+    "Event.subscribe": Call.listen,
+    "Task.wait": Call.wait_for_task,
+}
+
+
+def run(verb: Verb, words: argparse.Namespace) -> int:
+    """Call a verb with the words of a command line; the exit status."""
+    client, address = open_client(words.connect)
+    call = Call(client, address, verb, words)
+    try:
+        return call.run()
+    except (ApiError, Refusal) as error:
+        return failure.report(error, as_json=words.json, explain=call.names.explain)
+    finally:
+        client.close()

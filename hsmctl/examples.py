@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples for the help: every command has at least one, and a test parses them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command line, and what it is for where that does not go without saying."""
+
+    line: str
+    why: str = ""
+
+
+FIRST_STEPS = (
+    "hsmctl doctor",
+    "hsmctl image create web01 --size 64G",
+    "hsmctl image snapshot web01 before-upgrade",
+    "hsmctl image list",
+)
+
+EXAMPLES: Mapping[str, tuple[Example, ...]] = {
+    "Host.ping": (Example("hsmctl host ping"), Example("hsmctl --connect tcp:127.0.0.1:54331 host ping")),
+    "Host.getCapabilities": (
+        Example("hsmctl host capabilities"),
+        Example("hsmctl host capabilities --json"),
+    ),
+    "Host.getStats": (Example("hsmctl host stats"),),
+    "Config.get": (Example("hsmctl config get"), Example("hsmctl config get tasks", "one section only")),
+    "Session.open": (Example("hsmctl session open --name nightly-backup"),),
+    "Session.getInfo": (Example("hsmctl session info", "who am I to the service, and what may I do"),),
+    "Domain.create": (Example("hsmctl domain create fast /srv/fast"),),
+    "Domain.attach": (Example("hsmctl domain attach /srv/fast", "serve a domain that was made before"),),
+    "Domain.detach": (Example("hsmctl domain detach fast"),),
+    "Domain.list": (Example("hsmctl domain list"),),
+    "Domain.getInfo": (Example("hsmctl domain info fast"), Example("hsmctl domain info", "the only domain")),
+    "Domain.getStats": (Example("hsmctl domain stats fast"),),
+    "Domain.setDescription": (Example('hsmctl domain set-description fast "fast, backed up at night"'),),
+    "Domain.format": (
+        Example("hsmctl domain format scratch"),
+        Example("hsmctl domain format scratch --force", "with all images on it"),
+    ),
+    "Domain.check": (
+        Example("hsmctl domain check fast"),
+        Example("hsmctl domain check fast --deep", "reads every qcow2 volume; takes its time"),
+    ),
+    "Domain.dump": (Example("hsmctl domain dump fast --json > fast.json", "a backup of all metadata"),),
+    "Domain.collectGarbage": (Example("hsmctl domain collect-garbage fast"),),
+    "Image.create": (
+        Example("hsmctl image create web01 --size 64G"),
+        Example("hsmctl image create db01 --size 200G --format raw --allocation preallocated"),
+        Example('hsmctl image create web02 --size 1.5T --domain fast --description "shop, since May"'),
+    ),
+    "Image.snapshot": (Example("hsmctl image snapshot web01 before-upgrade"),),
+    "Image.clone": (
+        Example("hsmctl image clone debian12 web03"),
+        Example("hsmctl image clone debian12 web04 --size 100G", "larger than the template"),
+    ),
+    "Image.makeTemplate": (
+        Example("hsmctl image make-template debian12", "the image itself, read-only from then on"),
+        Example("hsmctl image make-template web01 web-base", "a copy; web01 stays as it is"),
+    ),
+    "Image.list": (Example("hsmctl image list"), Example("hsmctl image ls --domain fast --json")),
+    "Image.getInfo": (Example("hsmctl image info web01"), Example("hsmctl image show 3f2a9c1e --json")),
+    "Image.import": (
+        Example("hsmctl image import debian-12.qcow2", "the image is called debian-12"),
+        Example("hsmctl image import disk1.vmdk web05 --source-format vmdk"),
+    ),
+    "Image.export": (
+        Example("hsmctl image export web01 web01.qcow2"),
+        Example(
+            "hsmctl image export web01 old.raw --format raw --volume before-upgrade", "a snapshot's state"
+        ),
+    ),
+    "Image.prepare": (
+        Example("hsmctl image prepare web01", "prints the path and format to give to QEMU"),
+        Example("hsmctl image prepare web01 --read-only"),
+    ),
+    "Image.teardown": (Example("hsmctl image teardown web01"),),
+    "Image.delete": (
+        Example("hsmctl image delete web01"),
+        Example("hsmctl image rm web01 --wipe --no-wait", "overwrite its data, and do not wait for it"),
+    ),
+    "Volume.create": (Example("hsmctl volume create --image web01", "a new layer, as a snapshot makes one"),),
+    "Volume.getInfo": (Example("hsmctl volume info before-upgrade --image web01"),),
+    "Volume.list": (Example("hsmctl volume list --image web01"),),
+    "Volume.resize": (Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),),
+    "Volume.setDescription": (
+        Example('hsmctl volume set-description before-upgrade "before 12.5" --image web01'),
+    ),
+    "Volume.setLegality": (Example("hsmctl volume set-legality 3f2a9c1e illegal"),),
+    "Volume.measure": (
+        Example("hsmctl volume measure web01"),
+        Example("hsmctl volume measure before-upgrade --image web01 --format raw --no-chain"),
+    ),
+    "Volume.delete": (
+        Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),
+    ),
+    "Task.list": (Example("hsmctl task list"), Example("hsmctl task list --state running")),
+    "Task.getInfo": (Example("hsmctl task info 3f2a9c1e"),),
+    "Task.wait": (
+        Example("hsmctl task wait 3f2a9c1e", "until it has ended"),
+        Example("hsmctl task wait 3f2a9c1e --timeout 10s"),
+    ),
+    "Task.stop": (Example("hsmctl task stop 3f2a9c1e"),),
+    "Task.clear": (Example("hsmctl task clear 3f2a9c1e"),),
+    "Event.poll": (Example("hsmctl event poll --after 0", "all that is still known"),),
+    "Event.subscribe": (
+        Example("hsmctl event listen", "until ^C"),
+        Example("hsmctl event listen --json", "one line for each event"),
+    ),
+    "doctor": (Example("hsmctl doctor"), Example("hsmctl doctor --json")),
+    "completion": (
+        Example("source <(hsmctl completion bash)", "in ~/.bashrc"),
+        Example("source <(hsmctl completion zsh)", "in ~/.zshrc"),
+        Example("hsmctl completion fish > ~/.config/fish/completions/hsmctl.fish"),
+    ),
+}

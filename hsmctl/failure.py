@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong, and what a command then says and ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from hsmctl import output
+from hsmctl.codes import FAILED, UNREACHABLE
+from hsmctl.commands import in_cli_words
+from libvdsm.api.errors import ConnectionFailed
+from libvdsm.api.types import ErrorInfo
+from libvdsm.client import RemoteError
+from libvdsm.declare import ApiError
+
+
+class Refusal(Exception):  # noqa: N818  it is not an error of the program
+    """A reason of hsmctl's own not to go on, in words that say what to do; the name is stable."""
+
+    def __init__(self, name: str, message: str, *, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.name = name
+        self.status = status
+
+
+def report(error: ApiError | Refusal, *, as_json: bool, explain: Callable[[str], str] = str) -> int:
+    """Tell an error, and give the exit status; ``explain`` puts names beside ids in the text for people."""
+    info = _info(error)
+    if not as_json:
+        notes = getattr(error, "__notes__", [])
+        info = msgspec.structs.replace(info, message="\n".join([explain(in_cli_words(info.message)), *notes]))
+    output.show_error(info, as_json=as_json)
+    if isinstance(error, Refusal):
+        return error.status
+    return UNREACHABLE if isinstance(error, ConnectionFailed) else FAILED
+
+
+def _info(error: ApiError | Refusal) -> ErrorInfo:
+    if isinstance(error, Refusal):
+        return ErrorInfo(name=error.name, code=0, message=str(error), data={})
+    if isinstance(error, RemoteError):
+        return ErrorInfo(name=error.name, code=error.number, message=error.text, data={})
+    return ErrorInfo(name=type(error).__name__, code=error.code, message=error.message, data=error.data())

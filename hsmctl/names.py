@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names and beginnings of ids, and what they mean to a service.
+
+What the service lists is asked for once per command.  A whole id is taken as it is, without asking.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from hsmctl.codes import USAGE
+from hsmctl.failure import Refusal
+from hsmctl.values import parse_id
+from libvdsm.api import Api
+from libvdsm.api.domain import DomainInfo
+from libvdsm.api.types import DomainId, ImageId, ImageInfo, TaskId, TaskInfo, VolumeId, VolumeInfo, VolumeRole
+
+ENVIRONMENT = "HSM_DOMAIN"
+_SHORTEST = 4
+"""Characters of an id that are taken for its beginning: with fewer, a mistyped name would hit too easily."""
+_SHOWN = 8
+
+
+def read_all(page_at: Callable[[str | None], Any]) -> Any:
+    """All pages of an answer as one, given what asks for the page at a cursor."""
+    first = page = page_at(None)
+    if page.next is None:
+        return first
+    items = list(first.items)
+    while page.next is not None:
+        page = page_at(page.next)
+        items += page.items
+    return msgspec.structs.replace(first, items=items, next=None)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing that a text can mean; ``about`` tells people which it is."""
+
+    id: UUID
+    name: str | None
+    about: str = ""
+
+
+def choose(text: str, candidates: Sequence[Candidate], *, what: str, where: str, see: str) -> Candidate:
+    """The one candidate with this name, or else with an id that begins so; otherwise an error that helps."""
+    found = [candidate for candidate in candidates if candidate.name == text]
+    plain = text.lower().replace("-", "")
+    if not found and len(plain) >= _SHORTEST:
+        found = [candidate for candidate in candidates if candidate.id.hex.startswith(plain)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        lines = "\n".join(f"  {c.id}  {c.name or '-'}{'  ' + c.about if c.about else ''}" for c in found[:20])
+        more = f"\n  and {len(found) - 20} more" if len(found) > 20 else ""
+        msg = f"{text!r} means {len(found)} {what}s{where}; give more of the id:\n{lines}{more}"
+        raise Refusal("Ambiguous", msg)
+    close = difflib.get_close_matches(text, [c.name for c in candidates if c.name], n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"`{see}` shows what there is."
+    msg = f"there is no {what} {text!r}{where}; {hint}"
+    raise Refusal("NoMatch", msg)
+
+
+class Names:
+    """What names mean, for one command."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.known: dict[UUID, str] = {}
+        """Names of what was looked up, for messages."""
+
+    def domain(self, text: str | None) -> DomainId:
+        """The domain that is named; without a name the environment's, and then the only one."""
+        text = text or os.environ.get(ENVIRONMENT)
+        if text:
+            whole = parse_id(text)
+            see = "hsmctl domain list"
+            return DomainId(whole or self._chosen(text, self.domain_candidates(), "domain", "", see))
+        domains = self._domains
+        if len(domains) == 1:
+            self.known[domains[0].id] = domains[0].name or ""
+            return domains[0].id
+        if not domains:
+            msg = "no domain is served yet; make one with `hsmctl domain create NAME PATH`, or attach one"
+            raise Refusal("NoDomain", msg)
+        lines = "\n".join(f"  {domain.id}  {domain.name or '-'}" for domain in domains)
+        msg = f"there are {len(domains)} domains; say which with --domain or ${ENVIRONMENT}:\n{lines}"
+        raise Refusal("DomainNeeded", msg, status=USAGE)
+
+    def image(self, text: str, domain: DomainId) -> ImageId:
+        if whole := parse_id(text):
+            return ImageId(whole)
+        candidates = self.image_candidates(domain)
+        return ImageId(self._chosen(text, candidates, "image", self._on(domain), "hsmctl image list"))
+
+    def volume(self, text: str, domain: DomainId, image: ImageId | None) -> VolumeId:
+        if whole := parse_id(text):
+            return VolumeId(whole)
+        where = self._on(domain) if image is None else f" in image {self.known.get(image) or image}"
+        candidates = self.volume_candidates(domain, image)
+        return VolumeId(self._chosen(text, candidates, "volume or snapshot", where, "hsmctl volume list"))
+
+    def task(self, text: str) -> TaskId:
+        if whole := parse_id(text):
+            return TaskId(whole)
+        return TaskId(self._chosen(text, self.task_candidates(), "task", "", "hsmctl task list"))
+
+    def refuse_taken(self, cls: str, name: str, given_id: UUID | None, domain: DomainId | None) -> None:
+        """Refuse a name that another has; the same id again is a repetition, and welcome."""
+        candidates = self.domain_candidates() if domain is None else self.image_candidates(domain)
+        for candidate in candidates:
+            if candidate.name == name and candidate.id != given_id:
+                what = cls.lower()
+                where = "" if domain is None else self._on(domain)
+                msg = (
+                    f"there is {'an' if what[0] in 'aeiou' else 'a'} {what} named {name!r} already{where} "
+                    f"({candidate.id}); take another name, or add --allow-same-name"
+                )
+                raise Refusal("NameTaken", msg)
+
+    def explain(self, text: str) -> str:
+        """A message with the names beside the ids of what was looked up."""
+        for id_, name in self.known.items():
+            if name:
+                text = text.replace(str(id_), f"{name} ({id_})", 1)
+        return text
+
+    def domain_candidates(self) -> list[Candidate]:
+        return [Candidate(domain.id, domain.name, domain.state.value) for domain in self._domains]
+
+    def image_candidates(self, domain: DomainId | None) -> list[Candidate]:
+        return [Candidate(i.id, i.name, "template" if i.is_template else "") for i in self._images(domain)]
+
+    def domain_names(self) -> dict[UUID, str]:
+        """Of all domains, for tables; an id where a domain has no name."""
+        return {domain.id: domain.name or str(domain.id) for domain in self._domains}
+
+    def task_candidates(self) -> list[Candidate]:
+        return [Candidate(task.id, None, f"{task.verb}, {task.state.value}") for task in self._tasks]
+
+    def volume_candidates(self, domain: DomainId, image: ImageId | None) -> list[Candidate]:
+        volumes = self._volumes(domain, image)
+        images = {v.image: v.name for v in volumes if v.role is not VolumeRole.INTERNAL}
+        return [
+            Candidate(v.id, v.name, f"{v.role.value} of image {images.get(v.image) or v.image}")
+            for v in volumes
+        ]
+
+    def _chosen(self, text: str, candidates: Sequence[Candidate], what: str, where: str, see: str) -> UUID:
+        chosen = choose(text, candidates, what=what, where=where, see=see)
+        self.known[chosen.id] = chosen.name or ""
+        return chosen.id
+
+    def _on(self, domain: UUID) -> str:
+        return f" on domain {self.known.get(domain) or domain}"
+
+    @functools.cached_property
+    def _domains(self) -> list[DomainInfo]:
+        return list(read_all(lambda start: self._api.domain.list(start=start)).items)
+
+    @functools.cached_property
+    def _tasks(self) -> list[TaskInfo[Any]]:
+        return list(read_all(lambda start: self._api.task.list(start=start)).items)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  one object per command
+    def _images(self, domain: DomainId | None) -> list[ImageInfo]:
+        return list(read_all(lambda start: self._api.image.list(domain=domain, start=start)).items)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  one object per command
+    def _volumes(self, domain: DomainId, image: ImageId | None) -> list[VolumeInfo]:
+        return list(
+            read_all(lambda start: self._api.volume.list(domain=domain, image=image, start=start)).items
+        )
+
+
+def short(ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Beginnings of ids, all of one length, that tell them apart; at least eight characters."""
+    known = set(ids)
+    for length in range(_SHOWN, 36):
+        if length in (9, 14, 19, 24):  # would end in a dash
+            continue
+        if len({str(id_)[:length] for id_ in known}) == len(known):
+            return {id_: str(id_)[:length] for id_ in known}
+    return {id_: str(id_) for id_ in known}

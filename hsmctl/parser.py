@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's records as an argparse parser.
+
+A whole parser knows every command; ``build`` with the user's words makes only the class that they name, which
+is what a quick start needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from hsmctl import commands
+from hsmctl.codes import EXPLAINED, USAGE
+from hsmctl.commands import Argument
+from hsmctl.examples import EXAMPLES, FIRST_STEPS
+from hsmctl.values import Kind, choices, read
+from libvdsm.api import CLASSES
+from libvdsm.client.connect import FORMS
+from libvdsm.declare import Verb
+
+OWN: dict[str, str] = {
+    "doctor": "Tell what this host lacks, and whether the service works.",
+    "completion": "Print the script that completes commands and names in a shell.",
+}
+"""The commands that no verb stands behind."""
+
+SHELLS = ("bash", "zsh", "fish")
+
+Completer = Callable[..., Iterable[str]]
+
+_WIDTH = 100
+_TEXT = 88
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with help as it is wanted here, and a suggestion for what was mistyped."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Formatter, **given)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        known = list(action.choices or ())
+        if action.choices is None or value in known:
+            return
+        what = "command" if isinstance(action, argparse._SubParsersAction) else "value"  # noqa: SLF001
+        hint = _suggestion(value, known) or f"there is {', '.join(known)}"
+        shown = "" if what == "command" else f"{'/'.join(action.option_strings) or action.metavar}: "
+        msg = f"{shown}there is no {what} {value!r}; {hint}"
+        raise argparse.ArgumentError(None, msg)
+
+    def refuse_rest(self, rest: Sequence[str]) -> NoReturn:
+        """End because of words that no argument takes."""
+        known = [option for action in self._actions for option in action.option_strings]
+        options = [word.partition("=")[0] for word in rest if word.startswith("-")]
+        if options:
+            hint = _suggestion(options[0], known)
+            self.error(f"there is no option {options[0]}{'; ' + hint if hint else ''}")
+        self.error(f"too many arguments: {' '.join(rest)}")
+
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ").replace("the following arguments are required:", "missing:")
+        self.exit(USAGE, f"hsmctl: error: {text}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help\n")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(_WIDTH, _terminal_width()))
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _terminal_width() -> int:
+    try:
+        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns
+    except (OSError, ValueError):
+        return _WIDTH
+
+
+def build(words: Sequence[str] | None = None) -> Parser:
+    """The parser: of all commands, or with the words of a command line only of the class that they name."""
+    top = Parser(
+        prog="hsmctl", usage="hsmctl COMMAND ... [OPTIONS]", description=_top_description(), epilog=EXPLAINED
+    )
+    _add_globals(top.add_argument_group("options"), first=True)
+    classes = top.add_subparsers(prog="hsmctl", metavar="COMMAND", dest="class_", help=argparse.SUPPRESS)
+    named = {name for name in CLASSES if words is None or name.lower() in words}
+    for name, cls in CLASSES.items():
+        _add_class(classes, name, cls, whole=name in named)
+    _add_own(classes)
+    return top
+
+
+def _top_description() -> str:
+    lines = ["Images, volumes and domains of hsm, the storage service for KVM hosts.", ""]
+    for heading, names in commands.classes().items():
+        lines.append(f"{heading}:")
+        for name in names:
+            lines.append(f"  {name.lower():<11}{commands.in_cli_words(_first_line(CLASSES[name].__doc__))}")
+            verbs = ", ".join(commands.short_name(verb) for verb in commands.verbs_of(name))
+            lines += textwrap.wrap(verbs, _TEXT, initial_indent=" " * 13, subsequent_indent=" " * 13)
+        lines.append("")
+    lines.append("This host:")
+    lines += [f"  {name:<11}{text}" for name, text in OWN.items()]
+    lines += ["", "First steps:", *[f"  {line}" for line in FIRST_STEPS], ""]
+    lines += textwrap.wrap(
+        "hsmctl COMMAND --help tells more, with examples. Where an id is expected, a name or the beginning "
+        "of the id will do. With one domain only, --domain can be left out.",
+        _TEXT,
+    )
+    return "\n".join(lines)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None:
+    """Options that may stand anywhere; only the outermost parser gives them values when they are left out."""
+    absent: Any = None if first else argparse.SUPPRESS
+    connect = group.add_argument(
+        "--connect",
+        metavar="ADDRESS",
+        default=absent,
+        help=f"where the service is: {FORMS}; otherwise $HSM_CONNECT, otherwise this host's own",
+    )
+    _complete(connect, _no_names)
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=False if first else argparse.SUPPRESS,
+        help="print what the service answers, as JSON; errors too, on standard error",
+    )
+    if first:
+        group.add_argument("--version", action="store_true", help="print the version, and that of the API")
+    group.add_argument("-h", "--help", action="help", help="print this help")
+
+
+def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type, *, whole: bool) -> None:
+    prog = f"hsmctl {name.lower()}"
+    parser = top.add_parser(
+        name.lower(), prog=prog, usage=f"{prog} COMMAND ...", description=_class_description(name, cls)
+    )
+    parser.set_defaults(parser=parser)
+    verbs = parser.add_subparsers(prog=prog, metavar="COMMAND", dest="verb_", help=argparse.SUPPRESS)
+    for verb in commands.verbs_of(name) if whole else ():
+        command = commands.kebab(verb.name)
+        child = verbs.add_parser(
+            command,
+            aliases=commands.ALIASES.get(command, ()),
+            prog=f"{prog} {command}",
+            usage=_usage(f"{prog} {command}", verb),
+            description=_description(verb),
+            epilog=_examples(verb.full),
+        )
+        child.set_defaults(verb=verb, parser=child)
+        _add_arguments(child, verb)
+    _add_globals(parser.add_argument_group("options of every command"))
+
+
+def _class_description(name: str, cls: type) -> str:
+    lines = [commands.in_cli_words(_first_line(cls.__doc__)), "", "commands:"]
+    for verb in commands.verbs_of(name):
+        command = commands.kebab(verb.name)
+        shown = ", ".join([command, *commands.ALIASES.get(command, ())])
+        text = commands.in_cli_words(" ".join(_first_line(verb.doc).split()), verb)
+        lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {shown:<22} ", subsequent_indent=" " * 25)
+    return "\n".join([*lines, "", f"hsmctl {name.lower()} COMMAND --help tells more, with examples."])
+
+
+def _usage(prog: str, verb: Verb) -> str:
+    words = [prog]
+    for argument in commands.arguments(verb):
+        if argument.positional:
+            words.append(argument.metavar if argument.required else f"[{argument.metavar}]")
+        elif argument.required:
+            words.append(f"{argument.option} {argument.metavar}")
+    return " ".join([*words, "[OPTIONS]"])
+
+
+def _description(verb: Verb) -> str:
+    paragraphs = commands.in_cli_words(verb.doc, verb).split("\n\n")
+    if verb.declaration.deprecated_since:
+        instead = f"; use {verb.declaration.replaced_by}" if verb.declaration.replaced_by else ""
+        paragraphs.append(f"Deprecated since {verb.declaration.deprecated_since}{instead}.")
+    return "\n\n".join(textwrap.fill(" ".join(paragraph.split()), _TEXT) for paragraph in paragraphs)
+
+
+def _examples(key: str) -> str:
+    lines = ["examples:"]
+    for example in EXAMPLES.get(key, ()):
+        lines += [f"  {example.line}"] if not example.why else [f"  # {example.why}", f"  {example.line}"]
+    return "\n".join(lines)
+
+
+def _add_arguments(parser: Parser, verb: Verb) -> None:
+    positional = parser.add_argument_group("arguments")
+    options = parser.add_argument_group("options")
+    for argument in commands.arguments(verb):
+        if argument.positional:
+            _add_positional(positional, verb, argument)
+        else:
+            _add_option(options, verb, argument)
+    _add_extras(options, verb)
+    _add_globals(parser.add_argument_group("options of every command"))
+
+
+def _add_positional(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) -> None:
+    action = group.add_argument(
+        argument.dest,
+        metavar=argument.metavar,
+        nargs=None if argument.required else "?",
+        type=_reader(argument),
+        choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
+        help=_help(verb, argument),
+    )
+    _complete(action, _completer(argument))
+
+
+def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) -> None:
+    help_ = _help(verb, argument)
+    if argument.kind is Kind.FLAG:
+        constant = argument.parameter.default is not True
+        group.add_argument(
+            argument.option, dest=argument.dest, action="store_const", const=constant, help=help_
+        )
+        return
+    action = group.add_argument(
+        argument.option,
+        dest=argument.dest,
+        metavar=None if argument.kind is Kind.CHOICE else argument.metavar,
+        required=argument.required,
+        type=_reader(argument),
+        choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
+        help=help_,
+    )
+    _complete(action, _completer(argument))
+
+
+def _reader(argument: Argument) -> Callable[[str], Any]:
+    def reader(text: str) -> Any:
+        if argument.kind is Kind.CHOICE:
+            return text
+        try:
+            return read(argument.kind, argument.parameter, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return reader
+
+
+_HOW = {
+    Kind.DOMAIN: "name or id",
+    Kind.IMAGE: "name or id",
+    Kind.VOLUME: "snapshot name or id",
+    Kind.TASK: "id or its beginning",
+    Kind.SIZE: "such as 512M or 64G",
+    Kind.SECONDS: "such as 30s or 5m",
+}
+
+
+def _help(verb: Verb, argument: Argument) -> str:
+    text = commands.in_cli_words(argument.parameter.description, verb)
+    if commands.makes_named(verb):
+        text = text.removesuffix("; need not be unique")
+    if argument.kind is Kind.FLAG and argument.parameter.default is True:
+        text = text.rpartition("false: ")[2] or text
+    notes = [_HOW[argument.kind]] if argument.kind in _HOW else []
+    if argument.kind is Kind.FILE and argument.parameter.extra.get("mode") == "write":
+        notes.append("must not exist, unless --force is given")
+    if argument.kind is Kind.DOMAIN and not argument.required:
+        text = text.partition("; absent")[0]
+        notes.append(
+            "otherwise $HSM_DOMAIN, " + ("or the only one" if argument.parameter.required else "or all")
+        )
+    elif argument.parameter.name == "name" and verb.descriptors:
+        notes.append("otherwise the file's name without its suffix")
+    elif verb.full == "Task.wait" and argument.parameter.name == "timeout":
+        return text + " (such as 30s; otherwise: until the task has ended)"
+    default = argument.parameter.default
+    if default is not None and not isinstance(default, bool):
+        notes.append(f"default: {getattr(default, 'value', default)}")
+    if argument.kind is Kind.WHOLE and argument.parameter.name == "limit" and commands.is_paged(verb):
+        notes = ["otherwise all"]
+    return (text + (f" ({'; '.join(notes)})" if notes else "")).replace("%", "%%")
+
+
+def _add_extras(group: argparse._ArgumentGroup, verb: Verb) -> None:
+    """Options that belong to hsmctl, and not to the verb."""
+    if commands.makes_named(verb):
+        group.add_argument(
+            "--allow-same-name", action="store_true", help=f"even if another {verb.cls.lower()} has that name"
+        )
+    if any(
+        a.kind is Kind.FILE and a.parameter.extra.get("mode") == "write" for a in commands.arguments(verb)
+    ):
+        group.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    if commands.starts_task(verb):
+        group.add_argument(
+            "--wait",
+            action="store_true",
+            default=True,
+            help="wait for the end of the task; ^C stops it (default)",
+        )
+        group.add_argument(
+            "--no-wait", dest="wait", action="store_false", help="print the task's id and end at once"
+        )
+
+
+def _add_own(top: argparse._SubParsersAction[Parser]) -> None:
+    for name, text in OWN.items():
+        usage = f"hsmctl {name} [OPTIONS]" if name == "doctor" else f"hsmctl {name} {{{','.join(SHELLS)}}}"
+        parser = top.add_parser(name, usage=usage, description=text, epilog=_examples(name))
+        parser.set_defaults(own=name, parser=parser)
+        if name == "completion":
+            group = parser.add_argument_group("arguments")
+            group.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+        _add_globals(parser.add_argument_group("options of every command"))
+
+
+def _complete(action: argparse.Action, completer: Completer | None) -> None:
+    if completer is not None:
+        action.completer = completer  # type: ignore[attr-defined]
+
+
+def _no_names(**_: Any) -> list[str]:
+    return []
+
+
+def _completer(argument: Argument) -> Completer | None:
+    """Who completes an argument; what the service knows is asked only when a shell wants it."""
+    if argument.kind in (Kind.FILE, Kind.PATH, Kind.CHOICE):
+        return None
+
+    def completer(**given: Any) -> Iterable[str]:
+        from hsmctl.completion import names
+
+        return names(argument, **given)
+
+    return completer if argument.kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK) else _no_names

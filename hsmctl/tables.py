@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What results look like, where that is written by hand; everything else looks as ``fields`` makes it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from hsmctl.commands import in_cli_words, shown_command
+from hsmctl.fields import facts, state
+from hsmctl.names import Names, short
+from hsmctl.output import Cell, Facts, Pieces, Styled, Table, View
+from hsmctl.values import show_duration, show_size, show_size_exactly, show_time
+from libvdsm.api import VERBS
+from libvdsm.api.config import Settings
+from libvdsm.api.domain import CheckReport, DomainDump, DomainPage, GarbageReport
+from libvdsm.api.event import EventInfo, EventPage
+from libvdsm.api.host import PingInfo
+from libvdsm.api.image import ImagePage
+from libvdsm.api.session import SessionInfo
+from libvdsm.api.task import TaskPage
+from libvdsm.api.types import (
+    ErrorInfo,
+    ImageInfo,
+    Legality,
+    Nothing,
+    PreparedInfo,
+    TaskInfo,
+    VolumeInfo,
+    VolumeRole,
+)
+from libvdsm.api.volume import VolumePage
+from libvdsm.declare import Verb
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a view may need beside the result: the verb, what it was given, and names."""
+
+    verb: Verb
+    given: Mapping[str, Any]
+    names: Names
+
+    def name(self, parameter: str) -> str:
+        """What the user called the thing that a parameter means."""
+        value = self.given.get(parameter)
+        return self.names.known.get(value, "") or str(value) if value is not None else ""
+
+
+def view(result: Any, shown: Shown) -> View:
+    """The view of a verb's result: the verb's own sentence, or the type's own look, or the general one."""
+    sentence = _SENTENCES.get(shown.verb.full)
+    if sentence is not None:
+        return sentence(result, shown)
+    for type_, look in _LOOKS.items():
+        if isinstance(result, type_):
+            return look(result, shown)
+    if isinstance(result, Nothing) or not isinstance(result, msgspec.Struct):
+        return "Done."
+    return facts(result)
+
+
+def ids(items: Iterable[UUID]) -> dict[UUID, str]:
+    """Ids as tables show them: short ones to people, whole ones to programs."""
+    return short(items) if sys.stdout.isatty() else {id_: str(id_) for id_ in items}
+
+
+def event_line(event: EventInfo) -> str:
+    """An event in one line."""
+    data = " ".join(f"{key}={_flat(value)}" for key, value in event.data.items())
+    return f"{show_time(event.time)}  {event.sequence:>6}  {event.name:<16}  {data}".rstrip()
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict) and "percent" in value:
+        return f"{value['percent']:.0f}%" + (f" step={value['step']!r}" if value.get("step") else "")
+    return f"{value!r}" if isinstance(value, str) and " " in value else str(value)
+
+
+def _images(page: ImagePage, shown: Shown) -> View:
+    brief = ids(image.id for image in page.items)
+    names = {image.id: image.name for image in page.items}
+    several = len({image.domain for image in page.items}) > 1
+    damaged = any(image.damage for image in page.items)
+    domains = shown.names.domain_names() if several else {}
+    rows = []
+    for image in page.items:
+        row: list[Cell] = [
+            image.name or "-",
+            brief[image.id],
+            show_size(image.capacity),
+            show_size(image.actual_size),
+            str(image.snapshots),
+            _kind(image, names),
+            _in_use(image.prepared),
+        ]
+        row += [domains.get(image.domain, str(image.domain))] if several else []
+        row += [Styled(image.damage, "red") if image.damage else "-"] if damaged else []
+        rows.append(row)
+    headings = ["NAME", "ID", "SIZE", "USED", "SNAPSHOTS", "TEMPLATE", "IN USE"]
+    headings += ["DOMAIN"] * several + ["DAMAGE"] * damaged
+    empty = "There are no images yet. Make one with `hsmctl image create NAME --size 64G`."
+    return Table(headings, rows, frozenset({"SIZE", "USED", "SNAPSHOTS"}), empty)
+
+
+def _kind(image: ImageInfo, names: Mapping[Any, str | None]) -> Cell:
+    of = f"of {names.get(image.template) or image.template}" if image.template else ""
+    if image.is_template:
+        return Styled("template", "cyan")
+    return f"clone {of}" if of else "-"
+
+
+def _in_use(prepared: PreparedInfo | None) -> Cell:
+    if prepared is None:
+        return "-"
+    return Styled("reading" if prepared.read_only else "writing", "yellow")
+
+
+def _image(image: ImageInfo, shown: Shown) -> View:
+    chain = image.chain or []
+    base = chain[0] if chain and chain[0].image != image.id else None
+    template = f"{base.name or '-'} ({image.template})" if base else _text(image.template)
+    prepared = image.prepared
+    use: Cell | None = None
+    if prepared is not None:
+        how = "read-only" if prepared.read_only else "for writing"
+        since = show_time(prepared.since)
+        use = Styled(f"{how}, since {since}, leases held by process {prepared.keeper}", "yellow")
+    rows: list[tuple[str, Cell | None]] = [
+        ("Name", image.name or "-"),
+        ("ID", str(image.id)),
+        ("Domain", f"{shown.names.domain_names().get(image.domain, '-')} ({image.domain})"),
+        ("Description", image.description),
+        ("Size", show_size_exactly(image.capacity)),
+        ("Used", show_size_exactly(image.actual_size)),
+        ("Created", show_time(image.created)),
+        ("Template", "yes: it can be cloned, and is never written" if image.is_template else None),
+        ("Clone of", template),
+        ("Legality", None if image.legality is Legality.LEGAL else Styled(image.legality.value, "red")),
+        ("Damage", Styled(image.damage, "red") if image.damage else None),
+        ("In use here", use or "no"),
+        ("Path", prepared.path if prepared else None),
+        ("Format", prepared.format.value if prepared else None),
+    ]
+    pieces: list[View] = [Facts(rows)]
+    if chain:
+        pieces.append(_chain(chain))
+    return Pieces(pieces)
+
+
+def _chain(chain: list[VolumeInfo]) -> Table:
+    """The layers of an image, each standing on the one above it."""
+    brief = ids(volume.id for volume in chain)
+    damaged = any(map(_trouble, chain))
+    rows = []
+    for depth, volume in enumerate(chain):
+        tree = "   " * (depth - 1) + "└─ " if depth else ""
+        row: list[Cell] = [
+            tree + _layer(volume),
+            brief[volume.id],
+            volume.format.value,
+            show_size(volume.capacity),
+            show_size(volume.actual_size),
+            show_time(volume.created),
+        ]
+        trouble = _trouble(volume)
+        rows.append([*row, Styled(trouble, "red") if trouble else "-"] if damaged else row)
+    headings = ["LAYER", "VOLUME", "FORMAT", "SIZE", "USED", "CREATED", *(["DAMAGE"] if damaged else [])]
+    return Table(headings, rows, frozenset({"SIZE", "USED"}))
+
+
+def _layer(volume: VolumeInfo) -> str:
+    if volume.role is VolumeRole.LEAF:
+        return "present state"
+    return f"{'template' if volume.role is VolumeRole.TEMPLATE else 'snapshot'} {volume.name or '(no name)'}"
+
+
+def _text(id_: UUID | None) -> str | None:
+    return None if id_ is None else str(id_)
+
+
+def _trouble(volume: VolumeInfo) -> str:
+    return volume.damage or ("" if volume.legality is Legality.LEGAL else volume.legality.value)
+
+
+def _volumes(page: VolumePage, _: Shown) -> View:
+    brief = ids(volume.id for volume in page.items)
+    images = {v.image: v.name for v in page.items if v.role is not VolumeRole.INTERNAL}
+    rows: list[list[Cell]] = [
+        [
+            images.get(v.image) or str(v.image),
+            _layer(v),
+            brief[v.id],
+            v.format.value,
+            v.allocation.value,
+            show_size(v.capacity),
+            show_size(v.actual_size),
+            Styled(_trouble(v), "red") if _trouble(v) else "ok",
+        ]
+        for v in page.items
+    ]
+    headings = ["IMAGE", "LAYER", "ID", "FORMAT", "ALLOCATION", "SIZE", "USED", "STATE"]
+    return Table(headings, rows, frozenset({"SIZE", "USED"}), "There are no volumes.")
+
+
+def _domains(page: DomainPage, _: Shown) -> View:
+    brief = ids(domain.id for domain in page.items)
+    trouble = any(domain.problem for domain in page.items)
+    rows: list[list[Cell]] = []
+    for d in page.items:
+        row: list[Cell] = [d.name or "-", brief[d.id], d.type, state(d.state), d.path]
+        rows.append([*row, Styled(d.problem, "red") if d.problem else "-"] if trouble else row)
+    empty = "There are no domains yet. Make one with `hsmctl domain create NAME PATH`."
+    headings = ["NAME", "ID", "TYPE", "STATE", "PATH"] + ["PROBLEM"] * trouble
+    return Table(headings, rows, empty=empty)
+
+
+def _tasks(page: TaskPage, _: Shown) -> View:
+    brief = ids(task.id for task in page.items)
+    rows: list[list[Cell]] = [
+        [
+            brief[task.id],
+            _command(task.verb),
+            state(task.state),
+            f"{task.progress.percent:.0f}%",
+            show_time(task.created),
+            _took(task),
+            task.owner,
+            task.error.name if task.error else "-",
+        ]
+        for task in page.items
+    ]
+    headings = ["ID", "COMMAND", "STATE", "DONE", "CREATED", "TOOK", "OWNER", "ERROR"]
+    return Table(headings, rows, frozenset({"DONE", "TOOK"}), "There are no tasks.")
+
+
+def _command(verb: str) -> str:
+    return shown_command(VERBS[verb]).removeprefix("hsmctl ") if verb in VERBS else verb
+
+
+def _took(task: TaskInfo[Any]) -> str:
+    return show_duration((task.ended or time.time()) - task.started) if task.started else "-"
+
+
+def _task(task: TaskInfo[Any], _: Shown) -> View:
+    progress = task.progress
+    done = f"{progress.percent:.0f}%"
+    if progress.total:
+        done += f", {show_size(progress.done)} of {show_size(progress.total)}"
+    if progress.step:
+        done += f", {progress.step}"
+    rows: list[tuple[str, Cell | None]] = [
+        ("ID", str(task.id)),
+        ("Command", _command(task.verb)),
+        ("State", state(task.state)),
+        ("Progress", done),
+        ("Created", show_time(task.created)),
+        ("Started", show_time(task.started) if task.started else None),
+        ("Ended", show_time(task.ended) if task.ended else None),
+        ("Took", _took(task) if task.ended and task.started else None),
+        ("Owner", task.owner),
+        ("Request", task.request),
+        ("Domain", _text(task.domain)),
+        ("Image", _text(task.image)),
+        ("Volume", _text(task.volume)),
+        ("Error", Styled(_error(task.error), "red") if task.error else None),
+    ]
+    return Facts(rows)
+
+
+def _error(error: ErrorInfo) -> str:
+    return f"{in_cli_words(error.message)} ({error.name})"
+
+
+def _check(report: CheckReport, shown: Shown) -> View:
+    looked = f"{_count(report.images, 'image')} and {_count(report.volumes, 'volume')} looked at"
+    if not report.problems:
+        return Styled(f"No problems found: {looked}.", "green")
+    rows: list[list[Cell]] = [
+        [
+            state(p.severity),
+            p.kind,
+            in_cli_words(shown.names.explain(p.message)),
+            p.path or str(p.image or p.volume or "-"),
+        ]
+        for p in report.problems
+    ]
+    usable, style = (
+        ("all data can be used", "yellow") if report.healthy else ("some data cannot be used", "red")
+    )
+    verdict = Styled(f"{_count(len(rows), 'problem')}, {usable}: {looked}.", style)
+    return Pieces([Table(["SEVERITY", "KIND", "WHAT", "WHERE"], rows), verdict])
+
+
+def _garbage(report: GarbageReport, _: Shown) -> View:
+    lines = [f"  removed  {path}" for path in report.removed] + [f"  kept     {path}" for path in report.kept]
+    removed = _count(len(report.removed), "item")
+    total = f"{removed} removed, {len(report.kept)} kept, {show_size(report.freed)} freed."
+    return Pieces(["\n".join(lines), total]) if lines else "There was no garbage."
+
+
+def _settings(settings: Settings, _: Shown) -> View:
+    rows: list[list[Cell]] = [
+        [
+            f"{item.section}.{item.key}",
+            item.value if item.value == item.default else Styled(item.value, "yellow"),
+            "-" if item.value == item.default else item.default,
+            " ".join(item.description.split()),
+        ]
+        for item in settings.items
+    ]
+    source: list[View] = [f"Read from {settings.file}."] if settings.file else ["No file was read."]
+    return Pieces([Table(["SETTING", "VALUE", "DEFAULT, IF OTHER", "MEANING"], rows), *source])
+
+
+def _session(session: SessionInfo, _: Shown) -> View:
+    every = len(session.verbs) == len(VERBS)
+    pieces = facts(session, without=("verbs",) if every else ())
+    return pieces if not every else Pieces([pieces, "All verbs may be called."])
+
+
+def _ping(ping: PingInfo, _: Shown) -> View:
+    apart = abs(time.time() - ping.time)
+    note = f"; its clock is {show_duration(apart)} apart" if apart > 2 else ""
+    return f"The service answers{note}."
+
+
+def _dump(dump: DomainDump, _: Shown) -> View:
+    more = [f"More: --start {dump.next}"] if dump.next else []
+    return Pieces([facts(dump, without=("next",)), *more])
+
+
+def _prepared(prepared: PreparedInfo, shown: Shown) -> View:
+    rows: list[tuple[str, Cell | None]] = [
+        ("Path", prepared.path),
+        ("Format", prepared.format.value),
+        ("Use", "read-only" if prepared.read_only else "reading and writing"),
+        ("Keeper", f"process {prepared.keeper}"),
+    ]
+    release = f"Give it back with `hsmctl image teardown {shown.name('image')}`."
+    return Pieces([Facts(rows), release])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _about(image: ImageInfo) -> str:
+    return f"{image.name or 'image without a name'}, {show_size(image.capacity)}, id {image.id}"
+
+
+_LOOKS: dict[type, Callable[[Any, Shown], View]] = {
+    ImagePage: _images,
+    ImageInfo: _image,
+    VolumePage: _volumes,
+    DomainPage: _domains,
+    TaskPage: _tasks,
+    TaskInfo: _task,
+    CheckReport: _check,
+    GarbageReport: _garbage,
+    Settings: _settings,
+    SessionInfo: _session,
+    PingInfo: _ping,
+    DomainDump: _dump,
+    PreparedInfo: _prepared,
+    EventPage: lambda page, _: "\n".join([*map(event_line, page.items), f"Next: --after {page.next}"]),
+}
+
+_SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
+    "Image.create": lambda image, _: f"Created {_about(image)}.",
+    "Image.clone": lambda image, s: f"Cloned {s.name('template')}: {_about(image)}.",
+    "Image.import": lambda image, _: f"Imported {_about(image)}.",
+    "Image.snapshot": lambda image, s: (
+        f"Kept the present state of {image.name or image.id} as a snapshot"
+        f"{' named ' + s.given['name'] if s.given.get('name') else ''}; it has {image.snapshots} now."
+    ),
+    "Image.makeTemplate": lambda image, _: f"Template {_about(image)}.",
+    "Image.export": lambda done, s: (
+        f"Exported {s.name('image')}: {done.format.value}, {show_size(done.length)}; "
+        f"a guest sees {show_size(done.capacity)}."
+    ),
+    "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
+    "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
+    "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
+    "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",
+    "Domain.attach": lambda domain, _: f"Attached domain {domain.name or domain.id} at {domain.path}.",
+    "Domain.detach": lambda _, s: f"Domain {s.name('domain')} is no longer served; nothing on it changed.",
+    "Domain.format": lambda _, s: f"Destroyed domain {s.name('domain')}.",
+    "Task.clear": lambda _, s: f"Task {s.name('task')} is forgotten.",
+}
