@@ -41,7 +41,7 @@ class EventLog:
             self._changed.notify_all()
             for push in self._listeners:
                 push(Notification(event))
-        log.debug("event", name=event.name, **event.data)
+        log.debug("event", kind=event.name, data=event.data)
 
     def poll(self, after: int | None, timeout: float, limit: int) -> EventPage:
         """The events after a sequence, waiting for one up to ``timeout`` seconds; without one, where to begin."""

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm.app import App
+from libvdsm.api.types import DomainId
+from libvdsm.client import Client
+from tests import service
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    """The service in this process."""
+    with service.in_process(tmp_path / "home") as running:
+        yield running
+        service.end_keepers(tmp_path / "home")
+
+
+@pytest.fixture
+def client(app: App) -> Client:
+    """A client of it with all rights, and the default domain there."""
+    made = app.client()
+    for task in made.task.list().items:
+        made.wait(task, timeout=10)
+    return made
+
+
+@pytest.fixture
+def domain(client: Client) -> DomainId:
+    """The default domain."""
+    return client.domain.list().items[0].id
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[service.Daemon]:
+    """hsmd as a program."""
+    with service.daemon(tmp_path / "home") as running:
+        yield running
