@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,10 +71,7 @@ def doctor(connect: str | None, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"healthy": healthy, "findings": [asdict(f) for f in findings]}, indent=2))
         return OK if healthy else FAILED
-    rows: list[list[Cell]] = [
-        [Styled(f.state, _STYLES[f.state]), f.subject, _sentences(f)]
-        for f in findings
-    ]
+    rows: list[list[Cell]] = [[Styled(f.state, _STYLES[f.state]), f.subject, _sentences(f)] for f in findings]
     output.show(Table(["", "WHAT", "HOW IT IS"], rows))
     missing = [finding.subject for finding in findings if finding.state == "missing"]
     verdict = f"Missing: {', '.join(missing)}." if missing else "Nothing that is required is missing."
@@ -96,7 +94,8 @@ def examine_tool(tool: Tool, *, path: str | None = None) -> Finding:
     """Whether a program is there and answers; ``path`` is searched instead of ``$PATH``."""
     found = shutil.which(tool.name, path=path)
     if found is None:
-        return Finding(tool.name, tool.state, f"not found: it {tool.purpose}", f"Install {tool.package}")
+        advice = "" if tool.state == "info" else f"Install {tool.package}"
+        return Finding(tool.name, tool.state, f"not found: it {tool.purpose}", advice)
     try:
         answer = subprocess.run(
             [found, "-V" if tool.name == "sanlock" else "--version"],
@@ -117,7 +116,7 @@ def examine_tool(tool: Tool, *, path: str | None = None) -> Finding:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):  # noqa: UP036  the doctor is asked where packages were forced
+    if sys.version_info < (3, 11):
         return Finding("python", "missing", version, "Install Python 3.11 or newer")
     return Finding("python", "ok", version)
 
@@ -216,9 +215,8 @@ def _domain(client: Client, domain: DomainInfo) -> Finding:
     except ApiError as error:
         return Finding(subject, "missing", _line(str(error)))
     full = stats.capacity and stats.free / stats.capacity < 0.05
-    detail = (
-        f"{domain.type}, {show_size(stats.free)} of {show_size(stats.capacity)} free, {stats.images} images"
-    )
+    images = "1 image" if stats.images == 1 else f"{stats.images} images"
+    detail = f"{domain.type}, {show_size(stats.free)} of {show_size(stats.capacity)} free, {images}"
     return Finding(subject, "warn" if full else "ok", detail, "It is nearly full: free space" if full else "")
 
 

@@ -16,7 +16,7 @@ from libvdsm.client import RemoteError
 from libvdsm.declare import ApiError
 
 
-class Refusal(Exception):  # noqa: N818  it is not an error of the program
+class Refusal(Exception):
     """A reason of hsmctl's own not to go on, in words that say what to do; the name is stable."""
 
     def __init__(self, name: str, message: str, *, status: int = FAILED) -> None:

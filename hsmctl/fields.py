@@ -72,7 +72,7 @@ def facts(value: msgspec.Struct, *, heading: str = "", without: Sequence[str] = 
     below: list[View] = []
     for name in value.__struct_fields__:
         member = getattr(value, name)
-        if name in without or member is None:
+        if name in without or member is None or member == []:
             continue
         short = cell(member, hints[name], exact=True)
         if short is not None:

@@ -63,7 +63,7 @@ def choose(text: str, candidates: Sequence[Candidate], *, what: str, where: str,
         more = f"\n  and {len(found) - 20} more" if len(found) > 20 else ""
         msg = f"{text!r} means {len(found)} {what}s{where}; give more of the id:\n{lines}{more}"
         raise Refusal("Ambiguous", msg)
-    close = difflib.get_close_matches(text, [c.name for c in candidates if c.name], n=3, cutoff=0.6)
+    close = difflib.get_close_matches(text, {c.name for c in candidates if c.name}, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"`{see}` shows what there is."
     msg = f"there is no {what} {text!r}{where}; {hint}"
     raise Refusal("NoMatch", msg)
@@ -170,11 +170,11 @@ class Names:
     def _tasks(self) -> list[TaskInfo[Any]]:
         return list(read_all(lambda start: self._api.task.list(start=start)).items)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  one object per command
+    @functools.lru_cache(maxsize=8)
     def _images(self, domain: DomainId | None) -> list[ImageInfo]:
         return list(read_all(lambda start: self._api.image.list(domain=domain, start=start)).items)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  one object per command
+    @functools.lru_cache(maxsize=8)
     def _volumes(self, domain: DomainId, image: ImageId | None) -> list[VolumeInfo]:
         return list(
             read_all(lambda start: self._api.volume.list(domain=domain, image=image, start=start)).items
@@ -183,7 +183,7 @@ class Names:
 
 def short(ids: Iterable[UUID]) -> dict[UUID, str]:
     """Beginnings of ids, all of one length, that tell them apart; at least eight characters."""
-    known = set(ids)
+    known = dict.fromkeys(ids)
     for length in range(_SHOWN, 36):
         if length in (9, 14, 19, 24):  # would end in a dash
             continue

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         known = list(action.choices or ())
         if action.choices is None or value in known:
             return
-        what = "command" if isinstance(action, argparse._SubParsersAction) else "value"  # noqa: SLF001
+        what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
         hint = _suggestion(value, known) or f"there is {', '.join(known)}"
         shown = "" if what == "command" else f"{'/'.join(action.option_strings) or action.metavar}: "
         msg = f"{shown}there is no {what} {value!r}; {hint}"

@@ -21,7 +21,7 @@ from libvdsm.api import VERBS
 from libvdsm.api.config import Settings
 from libvdsm.api.domain import CheckReport, DomainDump, DomainPage, GarbageReport
 from libvdsm.api.event import EventInfo, EventPage
-from libvdsm.api.host import PingInfo
+from libvdsm.api.host import Capabilities, PingInfo
 from libvdsm.api.image import ImagePage
 from libvdsm.api.session import SessionInfo
 from libvdsm.api.task import TaskPage
@@ -325,6 +325,17 @@ def _session(session: SessionInfo, _: Shown) -> View:
     return pieces if not every else Pieces([pieces, "All verbs may be called."])
 
 
+def _capabilities(able: Capabilities, _: Shown) -> View:
+    lacking = sorted(set(VERBS) - set(able.verbs))
+    newer = sorted(set(able.verbs) - set(VERBS))
+    verbs: list[tuple[str, Cell | None]] = [
+        ("Verbs", f"{len(able.verbs)}, all that this hsmctl knows" if not lacking else str(len(able.verbs))),
+        ("Lacking", ", ".join(lacking) or None),
+        ("Newer", ", ".join(newer) or None),
+    ]
+    return Pieces([facts(able, without=("verbs",)), Facts(verbs)])
+
+
 def _ping(ping: PingInfo, _: Shown) -> View:
     apart = abs(time.time() - ping.time)
     note = f"; its clock is {show_duration(apart)} apart" if apart > 2 else ""
@@ -367,6 +378,7 @@ _LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     Settings: _settings,
     SessionInfo: _session,
     PingInfo: _ping,
+    Capabilities: _capabilities,
     DomainDump: _dump,
     PreparedInfo: _prepared,
     EventPage: lambda page, _: "\n".join([*map(event_line, page.items), f"Next: --after {page.next}"]),

@@ -29,8 +29,8 @@ class DomainService(Service, Domain):
         *,
         name: str,
         path: str,
-        type: str = "local",  # noqa: A002
-        id: DomainId | None = None,  # noqa: A002
+        type: str = "local",
+        id: DomainId | None = None,
     ) -> TaskInfo[DomainInfo]:
         self.context.registry.driver(type)
         return self.submit("Domain.create", name=name, path=path, type=type, id=id or DomainId(uuid.uuid4()))
@@ -39,8 +39,8 @@ class DomainService(Service, Domain):
         self,
         *,
         path: str,
-        type: str = "local",  # noqa: A002
-        id: DomainId | None = None,  # noqa: A002
+        type: str = "local",
+        id: DomainId | None = None,
     ) -> TaskInfo[DomainInfo]:
         self.context.registry.driver(type)
         return self.submit("Domain.attach", path=path, type=type, id=id)

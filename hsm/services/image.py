@@ -53,10 +53,10 @@ class ImageService(Service, Image):
         domain: DomainId,
         capacity: int,
         name: str | None = None,
-        format: VolumeFormat = VolumeFormat.QCOW2,  # noqa: A002
+        format: VolumeFormat = VolumeFormat.QCOW2,
         allocation: Allocation = Allocation.SPARSE,
         description: str | None = None,
-        id: ImageId | None = None,  # noqa: A002
+        id: ImageId | None = None,
         volume: VolumeId | None = None,
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.create", name=name, description=description)
@@ -87,7 +87,7 @@ class ImageService(Service, Image):
         name: str | None = None,
         capacity: int | None = None,
         description: str | None = None,
-        id: ImageId | None = None,  # noqa: A002
+        id: ImageId | None = None,
         volume: VolumeId | None = None,
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.clone", name=name, description=description)
@@ -109,7 +109,7 @@ class ImageService(Service, Image):
         domain: DomainId,
         image: ImageId,
         name: str | None = None,
-        id: ImageId | None = None,  # noqa: A002
+        id: ImageId | None = None,
         volume: VolumeId | None = None,
     ) -> TaskInfo[ImageInfo]:
         self.context.registry.find(domain)
@@ -157,11 +157,11 @@ class ImageService(Service, Image):
         path: str | None = None,
         source_format: FileFormat | None = None,
         name: str | None = None,
-        format: VolumeFormat = VolumeFormat.QCOW2,  # noqa: A002
+        format: VolumeFormat = VolumeFormat.QCOW2,
         allocation: Allocation = Allocation.SPARSE,
         capacity: int | None = None,
         description: str | None = None,
-        id: ImageId | None = None,  # noqa: A002
+        id: ImageId | None = None,
         volume: VolumeId | None = None,
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.import", name=name, description=description)
@@ -188,7 +188,7 @@ class ImageService(Service, Image):
         image: ImageId,
         target: int | None = None,
         path: str | None = None,
-        format: FileFormat = FileFormat.QCOW2,  # noqa: A002
+        format: FileFormat = FileFormat.QCOW2,
         volume: VolumeId | None = None,
     ) -> TaskInfo[ExportInfo]:
         self.context.registry.find(domain)

@@ -35,10 +35,10 @@ class VolumeService(Service, Volume):
         image: ImageId | None = None,
         parent: VolumeId | None = None,
         capacity: int | None = None,
-        format: VolumeFormat = VolumeFormat.QCOW2,  # noqa: A002
+        format: VolumeFormat = VolumeFormat.QCOW2,
         allocation: Allocation = Allocation.SPARSE,
         description: str | None = None,
-        id: VolumeId | None = None,  # noqa: A002
+        id: VolumeId | None = None,
     ) -> TaskInfo[VolumeInfo]:
         fitting("Volume.create", name=None, description=description)
         if parent is None and capacity is None:
@@ -148,7 +148,7 @@ class VolumeService(Service, Volume):
         domain: DomainId,
         volume: VolumeId,
         image: ImageId | None = None,
-        format: FileFormat = FileFormat.QCOW2,  # noqa: A002
+        format: FileFormat = FileFormat.QCOW2,
         chain: bool = True,
     ) -> Measure:
         if format not in (FileFormat.RAW, FileFormat.QCOW2):

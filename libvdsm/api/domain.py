@@ -153,8 +153,8 @@ class Domain(ABC):
         *,
         name: Annotated[Name, Meta(description="what people call the domain")],
         path: Annotated[Path, Meta(description="an existing folder that the domain is made in")],
-        type: _Type = "local",  # noqa: A002  the field's own word
-        id: Annotated[DomainId, Meta(description="id for the new domain; absent: one is chosen")] | None = None,  # noqa: A002
+        type: _Type = "local",
+        id: Annotated[DomainId, Meta(description="id for the new domain; absent: one is chosen")] | None = None,
     ) -> TaskInfo[DomainInfo]:
         """Make a new, empty domain in a folder, and serve it.
 
@@ -173,8 +173,8 @@ class Domain(ABC):
         self,
         *,
         path: Annotated[Path, Meta(description="the folder that holds the domain")],
-        type: _Type = "local",  # noqa: A002
-        id: Annotated[DomainId, Meta(description="which domain, where the folder holds several")] | None = None,  # noqa: A002
+        type: _Type = "local",
+        id: Annotated[DomainId, Meta(description="which domain, where the folder holds several")] | None = None,
     ) -> TaskInfo[DomainInfo]:
         """Serve a domain that exists, from now on and after restarts.  Attaching it again answers the same."""
 

@@ -107,10 +107,10 @@ class Image(ABC):
         domain: _Domain,
         capacity: _Capacity,
         name: _Name | None = None,
-        format: _Format = VolumeFormat.QCOW2,  # noqa: A002
+        format: _Format = VolumeFormat.QCOW2,
         allocation: _Allocation = Allocation.SPARSE,
         description: _Description | None = None,
-        id: _NewImage | None = None,  # noqa: A002
+        id: _NewImage | None = None,
         volume: _NewVolume | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Create an empty image.
@@ -156,7 +156,7 @@ class Image(ABC):
             | None
         ) = None,
         description: _Description | None = None,
-        id: _NewImage | None = None,  # noqa: A002
+        id: _NewImage | None = None,
         volume: _NewVolume | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Make a new image that stands on a template, and takes space only for what it changes.
@@ -177,7 +177,7 @@ class Image(ABC):
         domain: _Domain,
         image: _Image,
         name: Annotated[Name, Meta(description="make the template from a copy, and call it so")] | None = None,
-        id: Annotated[ImageId, Meta(description="id for the copy; absent: one is chosen")] | None = None,  # noqa: A002
+        id: Annotated[ImageId, Meta(description="id for the copy; absent: one is chosen")] | None = None,
         volume: Annotated[VolumeId, Meta(description="id for the copy's volume; absent: one is chosen")] | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Turn an image into a template, which can be cloned and is never written again.
@@ -233,7 +233,7 @@ class Image(ABC):
             Annotated[FileFormat, Meta(description="what the file is said to be; absent: what it is found to be")] | None
         ) = None,
         name: _Name | None = None,
-        format: _Format = VolumeFormat.QCOW2,  # noqa: A002
+        format: _Format = VolumeFormat.QCOW2,
         allocation: _Allocation = Allocation.SPARSE,
         capacity: (
             Annotated[
@@ -242,7 +242,7 @@ class Image(ABC):
             | None
         ) = None,
         description: _Description | None = None,
-        id: _NewImage | None = None,  # noqa: A002
+        id: _NewImage | None = None,
         volume: _NewVolume | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Make an image from a file.
@@ -272,7 +272,7 @@ class Image(ABC):
             Annotated[Path, Meta(description="the file to write, instead of `target`; opened with the caller's rights")]
             | None
         ) = None,
-        format: Annotated[FileFormat, Meta(description="format of the file: raw or qcow2")] = FileFormat.QCOW2,  # noqa: A002
+        format: Annotated[FileFormat, Meta(description="format of the file: raw or qcow2")] = FileFormat.QCOW2,
         volume: Annotated[VolumeId, Meta(description="export this state of the image; absent: the newest")] | None = None,
     ) -> TaskInfo[ExportInfo]:
         """Write the state of an image, or of one of its snapshots, into a single file.

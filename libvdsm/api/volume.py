@@ -118,12 +118,12 @@ class Volume(ABC):
             ]
             | None
         ) = None,
-        format: Annotated[VolumeFormat, Meta(description="how the data is laid out; with a parent: qcow2")] = (  # noqa: A002
+        format: Annotated[VolumeFormat, Meta(description="how the data is laid out; with a parent: qcow2")] = (
             VolumeFormat.QCOW2
         ),
         allocation: Annotated[Allocation, Meta(description="whether space is taken at once")] = Allocation.SPARSE,
         description: Annotated[Line, Meta(description="any text")] | None = None,
-        id: Annotated[VolumeId, Meta(description="id for the new volume; absent: one is chosen")] | None = None,  # noqa: A002
+        id: Annotated[VolumeId, Meta(description="id for the new volume; absent: one is chosen")] | None = None,
     ) -> TaskInfo[VolumeInfo]:
         """Create a volume: empty in a new image, on top of an image's leaf, or in a new image on top of a template.
 
@@ -208,7 +208,7 @@ class Volume(ABC):
         domain: _Domain,
         volume: _Volume,
         image: _Image | None = None,
-        format: Annotated[FileFormat, Meta(description="format of the copy: raw or qcow2")] = FileFormat.QCOW2,  # noqa: A002
+        format: Annotated[FileFormat, Meta(description="format of the copy: raw or qcow2")] = FileFormat.QCOW2,
         chain: Annotated[bool, Meta(description="with what lies below it; false: this layer alone")] = True,
     ) -> Measure:
         """Tell how many bytes a copy of a volume would need."""

