@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from hsm.keeper import Keepers
 from libvdsm.api.host import ChildInfo, HostStats, ToolInfo
-from libvdsm.run import Runner
+from libvdsm.run import CommandError, Runner
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -67,7 +66,7 @@ class Status:
     def tools(self) -> list[ToolInfo]:
         """The programs that the service starts; asked for once."""
         if self._tools is None:
-            self._tools = [_tool(name, purpose) for name, purpose in _TOOLS.items()]
+            self._tools = [_tool(self._runner, name, purpose) for name, purpose in _TOOLS.items()]
         return self._tools
 
     def stats(self, queued: int, running: int, domains: int) -> HostStats:
@@ -95,12 +94,12 @@ class Status:
         )
 
 
-def _tool(name: str, purpose: str) -> ToolInfo:
+def _tool(runner: Runner, name: str, purpose: str) -> ToolInfo:
     path = shutil.which(name)
     if path is None:
         return ToolInfo(name=name, missing=purpose)
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, timeout=_VERSION_DEADLINE, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
+        said = runner.run([path, "--version"], deadline=_VERSION_DEADLINE)
+    except CommandError as error:
         return ToolInfo(name=name, path=path, missing=f"{purpose}: {error}")
     return ToolInfo(name=name, path=path, version=said.decode(errors="replace").partition("\n")[0])

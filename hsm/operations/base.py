@@ -16,6 +16,7 @@ from hsm.config import HsmConfig
 from hsm.domains.base import Domain, DomainMissing, LeaseBusy
 from hsm.domains.registry import Registry
 from hsm.events import EventLog
+from hsm.formats.description import TooLong
 from hsm.formats.volume import BadMetadata
 from hsm.keeper import Keepers
 from hsm.tasks.locks import Lock, Locks
@@ -25,6 +26,7 @@ from libvdsm.api.errors import (
     DomainDamaged,
     DomainReadOnly,
     ImageInUse,
+    InvalidParameter,
     NoSpace,
     StorageFailed,
     TaskStopped,
@@ -104,6 +106,8 @@ def storage_errors(context: Context, domain: DomainId, image: ImageId | None = N
         keeper = context.keepers.find(domain, image)
         holder = f"its keeper, process {keeper.pid}: it is prepared on this host" if keeper else error.holder
         raise ImageInUse(image=image, volume=error.volume, holder=holder, host=os.uname().nodename) from None
+    except TooLong as error:
+        raise InvalidParameter(verb="name or description", reason=str(error)) from None
     except CommandStopped:
         raise TaskStopped from None
     except CommandError as error:

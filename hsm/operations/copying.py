@@ -76,10 +76,10 @@ class ImportImage(CreateImage):
         job.progress("looking at the file")
         domain = self.domain()
         with storage_errors(self.context, self.domain_id, self.image_id), ExitStack() as stack:
-            found = _inspect(self.params.source, self.params.source_format)
+            found = _inspect(self.context, self.params.source, self.params.source_format)
             source = stack.enter_context(self._readable(job, found.format))
             if source != self.params.source:
-                found = _inspect(source, FileFormat(found.format))
+                found = _inspect(self.context, source, FileFormat(found.format))
             capacity = round_up(self.params.capacity or found.capacity)
             if capacity < found.capacity:
                 raise CannotShrink(volume=self.volume_id, capacity=found.capacity)
@@ -146,10 +146,10 @@ def _copy(source: int, target: int, job: Job) -> None:
         offset += len(data)
 
 
-def _inspect(descriptor: int, declared: FileFormat | None) -> inspection.Inspected:
+def _inspect(context: Context, descriptor: int, declared: FileFormat | None) -> inspection.Inspected:
     """Look at a file before any tool opens it; what is refused is a declared error."""
     try:
-        return inspection.inspect(descriptor, declared.value if declared else None)
+        return inspection.inspect(descriptor, declared.value if declared else None, runner=context.runner)
     except inspection.Refused as refused:
         raise _refusal(refused, declared) from None
 

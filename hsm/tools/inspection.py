@@ -21,10 +21,11 @@ What this cannot do, and the caller must:
 import enum
 import json
 import math
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from libvdsm.run import CommandError, Runner
 
 FORMATS = frozenset({"raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"})
 
@@ -77,39 +78,25 @@ class Refused(Exception):
         return f"{self.kind}: {self.detail}"
 
 
-def inspect(descriptor: int, declared: str | None, *, deadline: float = 30) -> Inspected:
+def inspect(descriptor: int, declared: str | None, *, runner: Runner, deadline: float = 30) -> Inspected:
     """Say what the open file is and how large its guest would find it, or raise `Refused`.
 
     `descriptor` is open for reading; its offset is neither used nor moved. `declared` is the format that
-    somebody says it has; with None, content that no format claims is raw.
+    somebody says it has; with None, content that no format claims is raw. `deadline` in seconds.
     """
     order = json.dumps([descriptor, declared, math.ceil(deadline)])
+    # Nothing of the image is in the arguments.
     argv = [sys.executable, "-I", "-c", _PROGRAM, _ROOT, order]
     try:
-        return _answer(_in_child(argv, descriptor, deadline))
-    except subprocess.TimeoutExpired:
-        raise Refused(Kind.DAMAGED, f"its inspection was not done within {deadline} s") from None
+        said = runner.run(argv, deadline=deadline, descriptors=[descriptor])
+    except CommandError as error:
+        raise Refused(Kind.DAMAGED, f"its inspection broke off: {error.reason[-300:]!r}") from None
+    return _answer(said)
 
 
-def _in_child(argv: list[str], descriptor: int, deadline: float) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(  # no shell, and nothing of the image in argv
-        argv,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        pass_fds=[descriptor],
-        cwd="/",
-        env={},
-        timeout=deadline,
-        check=False,
-    )
-
-
-def _answer(child: subprocess.CompletedProcess[bytes]) -> Inspected:
-    if child.returncode != 0:
-        last = child.stderr.splitlines()[-1:]
-        raise Refused(Kind.DAMAGED, f"its inspection broke off with status {child.returncode}, {last!r:.300}")
+def _answer(said: bytes) -> Inspected:
     try:
-        answer = json.loads(child.stdout)
+        answer = json.loads(said)
     except (ValueError, RecursionError):
         answer = None
     match answer:

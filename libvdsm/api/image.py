@@ -40,6 +40,7 @@ from libvdsm.api.errors import (
     VolumeIllegal,
 )
 from libvdsm.api.types import (
+    MAX_CAPACITY,
     Allocation,
     Bytes,
     Cursor,
@@ -84,7 +85,7 @@ _Name = Annotated[Name, Meta(description="what people call it; need not be uniqu
 _Description = Annotated[Line, Meta(description="any text")]
 _Capacity = Annotated[
     Bytes,
-    Meta(ge=1, description="size that the guest sees; rounded up to 512", extra={"unit": "bytes", "option": "size"}),
+    Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; rounded up to 512", extra={"unit": "bytes", "option": "size"}),
 ]
 _Format = Annotated[VolumeFormat, Meta(description="how the data is laid out")]
 _Allocation = Annotated[Allocation, Meta(description="whether space is taken at once")]
@@ -119,7 +120,7 @@ class Image(ABC):
         answers the same.
         """
 
-    @verb(since="1.0", right=Right.OPERATE, errors=(*_CHANGING, VolumeExists, IsTemplate), positional=("image", "name"))
+    @verb(since="1.0", right=Right.OPERATE, errors=(*_CHANGING, VolumeExists, IsTemplate, NotSupported), positional=("image", "name"))
     @abstractmethod
     def snapshot(
         self,
@@ -138,7 +139,7 @@ class Image(ABC):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CREATING, NoSuchImage, NotTemplate, CannotShrink, ImageDamaged, VolumeIllegal, VolumeDamaged),
+        errors=(*_CREATING, NoSuchImage, NotSupported, NotTemplate, CannotShrink, ImageDamaged, VolumeIllegal, VolumeDamaged),
         positional=("template", "name"),
     )
     @abstractmethod
@@ -151,7 +152,7 @@ class Image(ABC):
         capacity: (
             Annotated[
                 Bytes,
-                Meta(ge=1, description="size that the guest sees; absent: the template's", extra={"option": "size"}),
+                Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; absent: the template's", extra={"option": "size"}),
             ]
             | None
         ) = None,
@@ -167,7 +168,7 @@ class Image(ABC):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, HasSnapshots, ImageExists, VolumeExists, IsTemplate, ToolFailed),
+        errors=(*_CHANGING, HasSnapshots, ImageExists, VolumeExists, IsTemplate, NotSupported, ToolFailed),
         positional=("image", "name"),
     )
     @abstractmethod
@@ -237,7 +238,7 @@ class Image(ABC):
         allocation: _Allocation = Allocation.SPARSE,
         capacity: (
             Annotated[
-                Bytes, Meta(ge=1, description="size that the guest sees; absent: the file's", extra={"option": "size"})
+                Bytes, Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; absent: the file's", extra={"option": "size"})
             ]
             | None
         ) = None,

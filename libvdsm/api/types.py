@@ -18,6 +18,8 @@ from libvdsm.declare import Info
 T = TypeVar("T")
 
 _MAX = 2**63 - 1
+MAX_CAPACITY = 2**62
+"""Of a volume, in bytes: what can be rounded up and still be an offset in a file."""
 # Everything but control characters, surrogates and the two code points that XML forbids.
 _LINE = "^[^\\x00-\\x1f\\x7f\\ud800-\\udfff\\ufffe\\uffff]*\\Z"
 

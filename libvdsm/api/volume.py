@@ -36,6 +36,7 @@ from libvdsm.api.errors import (
     VolumeIllegal,
 )
 from libvdsm.api.types import (
+    MAX_CAPACITY,
     Allocation,
     Bytes,
     Cursor,
@@ -114,7 +115,7 @@ class Volume(ABC):
         capacity: (
             Annotated[
                 Bytes,
-                Meta(ge=1, description="size that the guest sees; absent: the parent's", extra={"option": "size"}),
+                Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; absent: the parent's", extra={"option": "size"}),
             ]
             | None
         ) = None,
@@ -159,7 +160,7 @@ class Volume(ABC):
         *,
         domain: _Domain,
         volume: _Volume,
-        capacity: Annotated[Bytes, Meta(ge=1, description="new size that the guest sees; rounded up to 512")],
+        capacity: Annotated[Bytes, Meta(ge=1, le=MAX_CAPACITY, description="new size that the guest sees; rounded up to 512")],
         image: _Image | None = None,
         generation: Generation | None = None,
     ) -> TaskInfo[VolumeInfo]:

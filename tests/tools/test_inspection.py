@@ -24,6 +24,7 @@ from hsm.tools import headers, inspection, judgement
 from hsm.tools.headers import Reader
 from hsm.tools.inspection import FORMATS, Inspected, Kind, Refused, inspect
 from hsm.tools.judgement import judge
+from libvdsm.run import Runner
 from tests.tools.good import GOOD, Build
 from tests.tools.hostile import CORPUS, LEAKS, Hostile
 from tests.tools.images import (
@@ -59,6 +60,9 @@ def opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+RUNNER = Runner()
+
+
 def judged(path: Path, declared: str | None) -> Verdict:
     with opened(path) as descriptor:
         try:
@@ -70,7 +74,7 @@ def judged(path: Path, declared: str | None) -> Verdict:
 def inspected(path: Path, declared: str | None, *, deadline: float = 30) -> Verdict:
     with opened(path) as descriptor:
         try:
-            return inspect(descriptor, declared, deadline=deadline)
+            return inspect(descriptor, declared, runner=RUNNER, deadline=deadline)
         except Refused as refused:
             return refused
 
@@ -370,7 +374,7 @@ def test_the_descriptor_is_left_as_it_was(lab: Lab, tmp_path: Path) -> None:
     with opened(tmp_path / "image") as descriptor:
         (tmp_path / "image").unlink()
         os.lseek(descriptor, 7, os.SEEK_SET)
-        assert inspect(descriptor, "qcow2") == Inspected("qcow2", MIB)
+        assert inspect(descriptor, "qcow2", runner=RUNNER) == Inspected("qcow2", MIB)
         assert os.lseek(descriptor, 0, os.SEEK_CUR) == 7
         assert not os.get_inheritable(descriptor)
 
