@@ -29,6 +29,7 @@ from hsm.services.volume import VolumeService
 from hsm.status import Status
 from hsm.tasks.manager import TaskManager
 from hsm.tasks.modes import NonTransparent
+from hsm.tasks.states import ENDED
 from hsm.tasks.store import TaskStore
 from libvdsm.api import VERBS
 from libvdsm.api.types import DomainId
@@ -71,8 +72,8 @@ class App:
 
     def __init__(self, config: HsmConfig, config_file: Path | None = None) -> None:
         state, run = Path(config.service.state_dir), Path(config.service.run_dir)
-        for folder in (state, run):
-            folder.mkdir(parents=True, exist_ok=True)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.events = EventLog(config.tasks.events)
         runner = Runner()
@@ -135,7 +136,8 @@ class App:
     def _default_domain(self) -> None:
         """The embedded default: a local domain in a folder of its own."""
         folder = self.config.service.default_domain
-        if not folder or self.context.registry.all():
+        unfinished = [task for task in self.tasks.list() if task.verb == "Domain.create" and task.state not in ENDED]
+        if not folder or unfinished or self.context.registry.all():
             return
         Path(folder).mkdir(parents=True, exist_ok=True)
         found = self.context.registry.driver("local").discover(folder)

@@ -43,9 +43,9 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     unix: Annotated[
         bool, Meta(description="Unix sockets below run_dir: hsm.sock (JSON-RPC), hsm-http.sock (XML-RPC).")
     ] = True
-    unix_mode: Annotated[
-        str, Meta(pattern="^0?[0-7]{3}$", description="Permissions of the Unix sockets, octal.")
-    ] = "0666"
+    unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$", description="Permissions of the Unix sockets, octal.")] = (
+        "0666"
+    )
     tcp: Annotated[bool, Meta(description="TCP, on the loopback address only.")] = True
     address: Annotated[
         Literal["127.0.0.1", "::1"], Meta(description="The loopback address to listen on: 127.0.0.1 or ::1.")
@@ -100,7 +100,9 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What is logged, and how."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")] = (
+        "info"
+    )
     style: Annotated[Literal["text", "json"], Meta(description="text for people, json for programs.")] = "text"
     file: Annotated[str, Meta(description="Where to; empty: standard error.")] = ""
 

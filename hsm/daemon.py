@@ -28,6 +28,8 @@ _EXIT_TAKEN = 3
 
 def main() -> None:
     """The program."""
+    # Data is for owner and group: 0660, as oVirt has it.
+    os.umask(0o002)
     arguments = _arguments()
     try:
         config, file = _configuration(arguments)

@@ -145,6 +145,4 @@ class Keepers:
             since = float(parts[5])
         except ValueError:
             return None
-        return Keeper(
-            pid, DomainId(domain), ImageId(image), VolumeId(volume), parts[4] == "read", since, pidfd
-        )
+        return Keeper(pid, DomainId(domain), ImageId(image), VolumeId(volume), parts[4] == "read", since, pidfd)

@@ -47,7 +47,9 @@ def parse_size(text: str) -> int:
     if match is None:
         msg = f"{text!r} is not a size; write for example 512M, 64G or 1.5T"
         raise ValueError(msg)
-    return int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
+    return (
+        int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
+    )
 
 
 def keys(cls: type[msgspec.Struct]) -> Iterator[Key]:

@@ -253,6 +253,9 @@ class FileDomain(Domain):
 
     def unpublish_image(self, image: ImageId, *, wipe: bool) -> None:
         removed = os.path.join(self.images, (WIPED if wipe else REMOVED) + str(image))
+        if os.path.isdir(removed):
+            # An image of the same id was deleted before, and its remains are still there.
+            self.reclaim(Garbage(path=self._relative(removed), begun=False))
         os.rename(os.path.join(self.images, str(image)), removed)
         durable.sync_folders(self.images)
 

@@ -52,8 +52,8 @@ def parse(start: bytes, length: int) -> Header:
     if len(start) < _V2.size or start[:4] != MAGIC:
         msg = "no qcow2 header"
         raise BadHeader(msg)
-    (_, version, name_at, name_length, cluster_bits, capacity, crypt, _l1_size, _, _, _, snapshots, _) = _V2.unpack_from(
-        start
+    (_, version, name_at, name_length, cluster_bits, capacity, crypt, _l1_size, _, _, _, snapshots, _) = (
+        _V2.unpack_from(start)
     )
     if version not in (2, 3) or not 9 <= cluster_bits <= 21:
         msg = f"version {version} with clusters of 2^{cluster_bits} bytes"
@@ -109,7 +109,9 @@ def max_capacity() -> int:
     return (_MAX_L1_BYTES // 8) << (2 * CLUSTER_BITS - 3)
 
 
-def new(capacity: int, backing: str | None = None, backing_format: str | None = None) -> tuple[int, list[tuple[int, bytes]]]:
+def new(
+    capacity: int, backing: str | None = None, backing_format: str | None = None
+) -> tuple[int, list[tuple[int, bytes]]]:
     """An empty image: the length of its file, and (offset, bytes) to write into one that is all zeros.
 
     ``backing`` is the name of the file below it, as QEMU looks it up from this file's folder.

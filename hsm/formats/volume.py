@@ -26,7 +26,23 @@ _ROLES = {"LEAF": VolumeRole.LEAF, "INTERNAL": VolumeRole.INTERNAL, "SHARED": Vo
 _LEGALITIES = {"LEGAL": Legality.LEGAL, "ILLEGAL": Legality.ILLEGAL, "FAKE": Legality.FAKE}
 _NAMES = {value: name for table in (_FORMATS, _ALLOCATIONS, _ROLES, _LEGALITIES) for name, value in table.items()}
 _KNOWN = frozenset(
-    ["CAP", "CTIME", "DESCRIPTION", "DISKTYPE", "DOMAIN", "FORMAT", "GEN", "IMAGE", "LEGALITY", "PUUID", "SEQ", "TYPE", "VOLTYPE", "SIZE", "MTIME"]
+    [
+        "CAP",
+        "CTIME",
+        "DESCRIPTION",
+        "DISKTYPE",
+        "DOMAIN",
+        "FORMAT",
+        "GEN",
+        "IMAGE",
+        "LEGALITY",
+        "PUUID",
+        "SEQ",
+        "TYPE",
+        "VOLTYPE",
+        "SIZE",
+        "MTIME",
+    ]
 )
 
 

@@ -33,6 +33,7 @@ from libvdsm.api.errors import (
     ToolFailed,
 )
 from libvdsm.api.types import DomainId, ImageId
+from libvdsm.declare import ApiError
 from libvdsm.run import CommandError, CommandStopped, Runner
 
 WRITABLE_VERSION = 5
@@ -101,21 +102,13 @@ def storage_errors(context: Context, domain: DomainId, image: ImageId | None = N
     try:
         yield
     except LeaseBusy as error:
-        if error.volume is None or image is None:
-            raise DomainBusy(domain=domain, holder=error.holder, waited=0.0) from None
-        keeper = context.keepers.find(domain, image)
-        holder = f"its keeper, process {keeper.pid}: it is prepared on this host" if keeper else error.holder
-        raise ImageInUse(image=image, volume=error.volume, holder=holder, host=os.uname().nodename) from None
-    except TooLong as error:
-        raise InvalidParameter(verb="name or description", reason=str(error)) from None
+        raise _busy(context, error, domain, image) from None
     except CommandStopped:
         raise TaskStopped from None
     except CommandError as error:
-        if "No space left" in error.reason:
-            raise NoSpace(domain=domain, reason=error.reason) from None
-        if "Input/output error" in error.reason:
-            raise StorageFailed(domain=domain, reason=error.reason) from None
-        raise ToolFailed(tool=error.program, reason=error.reason) from None
+        raise _tool_failed(error, domain) from None
+    except TooLong as error:
+        raise InvalidParameter(verb="name or description", reason=str(error)) from None
     except BadMetadata as error:
         raise DomainDamaged(domain=domain, reason=str(error)) from None
     except DomainMissing as error:
@@ -123,9 +116,24 @@ def storage_errors(context: Context, domain: DomainId, image: ImageId | None = N
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         reason = f"{error.strerror or error}{where}"
-        if error.errno in _FULL:
-            raise NoSpace(domain=domain, reason=reason) from None
-        raise StorageFailed(domain=domain, reason=reason) from None
+        raise (NoSpace if error.errno in _FULL else StorageFailed)(domain=domain, reason=reason) from None
+
+
+def _busy(context: Context, error: LeaseBusy, domain: DomainId, image: ImageId | None) -> ApiError:
+    if error.volume is None or image is None:
+        return DomainBusy(domain=domain, holder=error.holder, waited=0.0)
+    keeper = context.keepers.find(domain, image)
+    holder = f"its keeper, process {keeper.pid}: it is prepared on this host" if keeper else error.holder
+    return ImageInUse(image=image, volume=error.volume, holder=holder, host=os.uname().nodename)
+
+
+def _tool_failed(error: CommandError, domain: DomainId) -> ApiError:
+    """Programs tell of a full or failing storage in words."""
+    if "No space left" in error.reason:
+        return NoSpace(domain=domain, reason=error.reason)
+    if "Input/output error" in error.reason:
+        return StorageFailed(domain=domain, reason=error.reason)
+    return ToolFailed(tool=error.program, reason=error.reason)
 
 
 @contextmanager

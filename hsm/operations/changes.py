@@ -218,5 +218,3 @@ class MakeTemplate(BaseOperation):
         return leaf, msgspec.structs.replace(
             metadata, role=VolumeRole.TEMPLATE, generation=next_generation(metadata.generation)
         )
-
-

@@ -99,7 +99,8 @@ class CheckDomain(BaseOperation):
                 if self.params.deep:
                     problems += _deep(self.context, domain, record, job)
             problems += [
-                problem("garbage", "nobody published this; collect it", path=garbage.path) for garbage in domain.garbage()
+                problem("garbage", "nobody published this; collect it", path=garbage.path)
+                for garbage in domain.garbage()
             ]
         healthy = not any(found.severity == ERROR for found in problems)
         return CheckReport(domain=domain.id, healthy=healthy, images=images, volumes=volumes, problems=problems)
@@ -201,7 +202,9 @@ def _link(domain: Domain, record: ImageRecord, volume: VolumeRecord) -> Iterator
     home = ImageId(volume.metadata.image)
     original = domain.image(home)
     source = original.volumes.get(volume.id) if original else None
-    if source is None or not os.path.samefile(domain.data_path(home, volume.id), domain.data_path(record.id, volume.id)):
+    if source is None or not os.path.samefile(
+        domain.data_path(home, volume.id), domain.data_path(record.id, volume.id)
+    ):
         message = f"template {home} has no such volume, or it is another file; this link may be the last: keep it"
         yield problem("templateMissing", message, path=path, image=record.id, volume=volume.id)
     elif source.metadata.role is not VolumeRole.TEMPLATE:

@@ -110,7 +110,8 @@ class _Creation(BaseOperation):
         domain = self.domain()
         with storage_errors(self.context, self.domain_id, self.image_id), ExitStack() as leases:
             if wanted := self.leases(domain):
-                leases.callback(domain.acquire(wanted).release)
+                with storage_errors(self.context, self.domain_id, wanted[0].image):
+                    leases.callback(domain.acquire(wanted).release)
             slow = self.allocation is Allocation.PREALLOCATED
             make_volume(
                 job, self.context, domain, lambda: self.decide(domain), empty_data(self.context, domain), slow=slow
@@ -324,5 +325,3 @@ def create_volume(context: Context, params: Any) -> BaseOperation:
     if home == params.image:
         return _OnLeaf(context, _Rearranged(params, None))
     return _OnTemplate(context, _Rearranged(params, home))
-
-

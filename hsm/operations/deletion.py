@@ -76,7 +76,9 @@ class DeleteImage(BaseOperation):
         with storage_errors(self.context, domain.id, image):
             with ExitStack() as leases:
                 record = chains.image_of(domain, image)
-                wanted = [Wanted(volume.id, image) for volume in record.own]
+                # Of what cannot be read too: somebody may have prepared it while it could.
+                damaged = [bad.volume for bad in record.damaged if bad.volume is not None]
+                wanted = [Wanted(volume, image) for volume in [*(own.id for own in record.own), *damaged]]
                 leases.callback(domain.acquire(wanted).release)
                 with domain_lease(self.context, domain):
                     self._unpublish(job, domain, {volume.id for volume in record.own})
@@ -163,4 +165,3 @@ class DeleteVolume(BaseOperation):
         with suppress(OSError):
             metadata = msgspec.structs.replace(below.metadata, role=VolumeRole.LEAF)
             domain.rewrite(record.id, below.id, metadata)
-

@@ -89,7 +89,9 @@ def _order(record: ImageRecord) -> dict[VolumeId, int]:
     return depths
 
 
-def image_info(domain: DomainId, record: ImageRecord, prepared: PreparedInfo | None, *, chain: bool = False) -> ImageInfo:
+def image_info(
+    domain: DomainId, record: ImageRecord, prepared: PreparedInfo | None, *, chain: bool = False
+) -> ImageInfo:
     """One image; a damaged one says so and tells what can be told."""
     damage = None
     leaf: VolumeRecord | None

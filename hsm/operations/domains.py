@@ -23,6 +23,7 @@ from hsm.operations.base import (
     lock_domain,
     storage_errors,
 )
+from hsm.operations.collecting import collect
 from hsm.tasks.locks import Lock, Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.domain import DomainInfo
@@ -38,6 +39,9 @@ from libvdsm.api.errors import (
 from libvdsm.api.event import DomainAttached, DomainChanged, DomainDetached
 from libvdsm.api.types import DomainId, Nothing
 from libvdsm.declare import ApiError
+from libvdsm.log import Log
+
+log = Log("hsm.domains")
 
 
 def info_of(context: Context, domain: DomainId) -> DomainInfo:
@@ -147,7 +151,15 @@ class AttachDomain(BaseOperation):
             raise DomainNotFound(path=path, reason=error.strerror or str(error)) from None
         self._no_other_place(domain, path)
         with storage_errors(self.context, domain):
-            return serve(self.context, opened)
+            info = serve(self.context, opened)
+        job.progress("collecting garbage")
+        try:
+            with storage_errors(self.context, domain):
+                collect(self.context, opened, job)
+        except ApiError as error:
+            # Served it is; a domain that can only be read keeps its garbage.
+            log.info("garbage stays", domain=domain, reason=error.message)
+        return info
 
     def _only_one(self, driver: type[Domain], path: str) -> DomainId:
         try:
@@ -170,7 +182,9 @@ def not_in_use(context: Context, domain: DomainId) -> Iterator[None]:
     """No image of the domain is prepared on this host."""
     users = [keeper for keeper in context.keepers.all() if keeper.domain == domain]
     if users:
-        raise DomainInUse(domain=domain, reason=f"{len(users)} image(s) are prepared on this host; tear them down first")
+        raise DomainInUse(
+            domain=domain, reason=f"{len(users)} image(s) are prepared on this host; tear them down first"
+        )
     yield
 
 
@@ -255,4 +269,3 @@ class FormatDomain(_DomainOperation):
         with domain_lease(self.context, domain):
             job.commit()
             domain.destroy()
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hsm.domains.base import Domain, Held, NewVolume, VolumeRecord
 from hsm.formats import qcow2
@@ -153,6 +153,8 @@ def empty_data(context: Context, domain: Domain) -> Callable[[Plan, Held], None]
         new = plan.new
         if new.format is VolumeFormat.QCOW2 and new.allocation is Allocation.PREALLOCATED:
             path = domain.data_path(new.image, new.volume)
+            # The program would make the file with permissions of its own choice.
+            domain.make_data(replace(new, length=0, allocation=Allocation.SPARSE), [])
             qemu_img(context).create_preallocated(path, plan.metadata.capacity, descriptors=held.descriptors)
             domain.sync_data(new.image, new.volume)
         else:

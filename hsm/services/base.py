@@ -47,9 +47,7 @@ class Service:
         operation = OPERATIONS[verb](self.context, given)
         # An open file does not outlive this process; its number would mean another one after a restart.
         kept = msgspec.structs.replace(given, **dict.fromkeys(VERBS[verb].descriptors))
-        return self.parts.tasks.submit(
-            verb, kept, operation, owner=self.caller.user, request=self.caller.request
-        )
+        return self.parts.tasks.submit(verb, kept, operation, owner=self.caller.user, request=self.caller.request)
 
 
 def fitting(verb: str, *, name: str | None, description: str | None) -> None:
@@ -58,4 +56,3 @@ def fitting(verb: str, *, name: str | None, description: str | None) -> None:
         description_format.write(name=name, description=description)
     except description_format.TooLong as error:
         raise InvalidParameter(verb=verb, reason=str(error)) from None
-

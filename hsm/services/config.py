@@ -30,5 +30,7 @@ class ConfigService(Service, Config):
                 )
         if not items:
             known = ", ".join(sorted(sections))
-            raise InvalidParameter(verb="Config.get", reason=f"there is no section {section!r}; the sections are {known}")
+            raise InvalidParameter(
+                verb="Config.get", reason=f"there is no section {section!r}; the sections are {known}"
+            )
         return Settings(items=items, file=self.parts.config_file)

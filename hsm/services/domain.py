@@ -126,5 +126,3 @@ class DomainService(Service, Domain):
 
 def _key(info: DomainInfo) -> str:
     return f"{info.name or ''} {info.id}"
-
-

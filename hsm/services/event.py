@@ -17,6 +17,7 @@ class EventService(Service, Event):
         push = connection.push
         if push is None:
             raise NotSupported(reason="this wire cannot push events; use Event.poll")
+        connection.subscribed = True
         begin, missed = self.parts.events.listen(push, after)
         connection.on_close.append(lambda: self.parts.events.stop_listening(push))
         return Subscription(after=begin, missed=missed)

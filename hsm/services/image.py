@@ -225,11 +225,11 @@ class ImageService(Service, Image):
             os.close(opened)
 
     def prepare(self, *, domain: DomainId, image: ImageId, read_only: bool = False) -> PreparedInfo:
-        with self.parts.tasks.hold((lock_domain(domain), lock_image(domain, image))):
+        with self.parts.tasks.hold((lock_domain(domain), lock_image(domain, image)), self.context.lease_wait):
             return use.prepare(self.context, domain, image, read_only=read_only)
 
     def teardown(self, *, domain: DomainId, image: ImageId) -> Nothing:
-        with self.parts.tasks.hold((lock_domain(domain), lock_image(domain, image))):
+        with self.parts.tasks.hold((lock_domain(domain), lock_image(domain, image)), self.context.lease_wait):
             use.teardown(self.context, domain, image)
         return Nothing()
 

@@ -171,9 +171,7 @@ class VolumeService(Service, Volume):
         generation: int | None = None,
     ) -> TaskInfo[Nothing]:
         home = image or self._home(domain, volume)
-        return self.submit(
-            "Volume.delete", domain=domain, volume=volume, image=home, wipe=wipe, generation=generation
-        )
+        return self.submit("Volume.delete", domain=domain, volume=volume, image=home, wipe=wipe, generation=generation)
 
 
 def page_of_volumes(infos: list[VolumeInfo], limit: int, start: str | None) -> tuple[list[VolumeInfo], str | None]:

@@ -237,12 +237,15 @@ class TaskManager:
             self._tasks.pop(task, None)
 
     @contextmanager
-    def hold(self, locks: Locks) -> Iterator[None]:
-        """Hold locks without being a task, in the same queue as tasks."""
+    def hold(self, locks: Locks, wait: float) -> Iterator[None]:
+        """Hold locks without being a task, in the same queue as tasks, waiting up to ``wait`` seconds."""
         waiting = _Waiting(locks)
         with self.changed:
             self._queue.append(waiting)
-            self.changed.wait_for(lambda: self._take(waiting))
+            if not self.changed.wait_for(lambda: self._take(waiting), wait):
+                self._queue.remove(waiting)
+                self.changed.notify_all()
+                raise Unavailable(reason="other tasks are at work on it, see Task.list")
         try:
             yield
         finally:
@@ -378,9 +381,7 @@ class TaskManager:
     def _finish(self, task: _Task, event: Event, *, result: Any = None, error: ErrorInfo | None = None) -> None:
         progress = task.info.progress
         if event is Event.SUCCEED:
-            progress = Progress(
-                done=progress.total or progress.done, total=progress.total, percent=100.0, step="done"
-            )
+            progress = Progress(done=progress.total or progress.done, total=progress.total, percent=100.0, step="done")
         with self.changed:
             ended = msgspec.structs.replace(
                 task.info,

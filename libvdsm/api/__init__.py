@@ -36,9 +36,7 @@ class Api:
     event: Event
 
 
-CLASSES: dict[str, type] = {
-    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event)
-}
+CLASSES: dict[str, type] = {cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event)}
 VERBS = read_api(Api, TaskInfo)
 ERRORS: dict[str, type[ApiError]] = {
     name: cls

@@ -74,7 +74,9 @@ class DomainPage(Info, frozen=True, kw_only=True):
     """Domains, by name."""
 
     items: Annotated[list[DomainInfo], Meta(description="the domains")]
-    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: (
+        Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None
+    ) = None
 
 
 class DomainStats(Info, frozen=True, kw_only=True):
@@ -130,7 +132,9 @@ class DomainDump(Info, frozen=True, kw_only=True):
     damaged: Annotated[list[Problem], Meta(description="what could not be read")]
     garbage: Annotated[list[Text], Meta(description="files and folders that nobody owns")]
     facts: Annotated[dict[str, Any], Meta(description="what the driver adds")]
-    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: (
+        Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None
+    ) = None
 
 
 _Domain = Annotated[DomainId, Meta(description="the domain")]

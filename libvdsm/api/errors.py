@@ -62,7 +62,9 @@ class AccessDenied(ApiError):
     """The caller lacks the right that the verb needs."""
 
     code = 104
-    template = "{user} may not call {verb}, which needs the right to {right}; the administrator of this host can grant it."
+    template = (
+        "{user} may not call {verb}, which needs the right to {right}; the administrator of this host can grant it."
+    )
     user: Annotated[Text, Meta(description="the caller, as the service knows it")]
     verb: Annotated[Text, Meta(description="the verb that was called")]
     right: Annotated[Word, Meta(description="the right that it needs")]
@@ -139,7 +141,9 @@ class VolumeHasChildren(ApiError):
     """Another volume stands on this one."""
 
     code = 203
-    template = "Volume {volume} carries {children} other volume(s); only the newest volume of a chain can be changed so."
+    template = (
+        "Volume {volume} carries {children} other volume(s); only the newest volume of a chain can be changed so."
+    )
     volume: Annotated[VolumeId, Meta(description="the volume")]
     children: Annotated[int, Meta(ge=1, le=2**31, description="how many stand on it")]
 
@@ -149,7 +153,9 @@ class VolumeIllegal(ApiError):
     """The volume is marked as not to be used."""
 
     code = 204
-    template = "Volume {volume} is marked illegal: its data may not be whole. Delete it, or make it legal if you know better."
+    template = (
+        "Volume {volume} is marked illegal: its data may not be whole. Delete it, or make it legal if you know better."
+    )
     volume: Annotated[VolumeId, Meta(description="the volume")]
 
 
@@ -168,7 +174,9 @@ class GenerationMismatch(ApiError):
     """The volume was changed by somebody else since the caller looked."""
 
     code = 206
-    template = "Volume {volume} has generation {found}, not {expected}: it changed meanwhile. Look again before you go on."
+    template = (
+        "Volume {volume} has generation {found}, not {expected}: it changed meanwhile. Look again before you go on."
+    )
     volume: Annotated[VolumeId, Meta(description="the volume")]
     expected: Annotated[int, Meta(ge=0, le=999, description="the generation that was expected")]
     found: Annotated[int, Meta(ge=0, le=999, description="the generation that it has")]
@@ -219,7 +227,9 @@ class ImageInUse(ApiError):
     """Somebody holds a lease of a volume of this image."""
 
     code = 303
-    template = "Image {image} is in use: volume {volume} is held by {holder}. Tear it down there, or wait until it is free."
+    template = (
+        "Image {image} is in use: volume {volume} is held by {holder}. Tear it down there, or wait until it is free."
+    )
     image: Annotated[ImageId, Meta(description="the image")]
     volume: Annotated[VolumeId, Meta(description="the volume that is held")]
     holder: Holder
@@ -252,7 +262,9 @@ class HasSnapshots(ApiError):
     """The image has more than one volume, and the verb works on images of one."""
 
     code = 306
-    template = "Image {image} has {snapshots} snapshot(s); a template is one volume. Make the template from a copy instead."
+    template = (
+        "Image {image} has {snapshots} snapshot(s); a template is one volume. Make the template from a copy instead."
+    )
     image: Annotated[ImageId, Meta(description="the image")]
     snapshots: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
 
@@ -342,7 +354,9 @@ class DomainNotEmpty(ApiError):
     """The domain holds images."""
 
     code = 406
-    template = "Domain {domain} holds {images} image(s), which formatting would destroy; delete them first, or force it."
+    template = (
+        "Domain {domain} holds {images} image(s), which formatting would destroy; delete them first, or force it."
+    )
     domain: Annotated[DomainId, Meta(description="the domain")]
     images: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
 
@@ -467,7 +481,9 @@ class UnsafeImage(ApiError):
     """The file makes whoever opens it open other files of this host."""
 
     code = 602
-    template = "The file refers to other files, and was refused: {reason}. Flatten it into one file where it comes from."
+    template = (
+        "The file refers to other files, and was refused: {reason}. Flatten it into one file where it comes from."
+    )
     kind: Annotated[Word, Meta(description="the way in which it refers to them")]
     reason: Reason
 

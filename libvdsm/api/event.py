@@ -130,14 +130,18 @@ class EventPage(Info, frozen=True, kw_only=True):
 
     items: Annotated[list[EventInfo], Meta(description="the events")]
     next: Annotated[Sequence, Meta(description="give it as `after` in the next call")]
-    missed: Annotated[bool, Meta(description="whether events after `after` are no longer kept: look at everything anew")]
+    missed: Annotated[
+        bool, Meta(description="whether events after `after` are no longer kept: look at everything anew")
+    ]
 
 
 class Subscription(Info, frozen=True, kw_only=True):
     """Events will follow on this connection."""
 
     after: Annotated[Sequence, Meta(description="the first event that follows has a larger sequence")]
-    missed: Annotated[bool, Meta(description="whether events after `after` are no longer kept: look at everything anew")]
+    missed: Annotated[
+        bool, Meta(description="whether events after `after` are no longer kept: look at everything anew")
+    ]
 
 
 _After = Annotated[

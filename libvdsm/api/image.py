@@ -66,7 +66,9 @@ class ImagePage(Info, frozen=True, kw_only=True):
     """Images, by name."""
 
     items: Annotated[list[ImageInfo], Meta(description="the images")]
-    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: (
+        Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None
+    ) = None
 
 
 class ExportInfo(Info, frozen=True, kw_only=True):
@@ -85,7 +87,12 @@ _Name = Annotated[Name, Meta(description="what people call it; need not be uniqu
 _Description = Annotated[Line, Meta(description="any text")]
 _Capacity = Annotated[
     Bytes,
-    Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; rounded up to 512", extra={"unit": "bytes", "option": "size"}),
+    Meta(
+        ge=1,
+        le=MAX_CAPACITY,
+        description="size that the guest sees; rounded up to 512",
+        extra={"unit": "bytes", "option": "size"},
+    ),
 ]
 _Format = Annotated[VolumeFormat, Meta(description="how the data is laid out")]
 _Allocation = Annotated[Allocation, Meta(description="whether space is taken at once")]
@@ -120,7 +127,12 @@ class Image(ABC):
         answers the same.
         """
 
-    @verb(since="1.0", right=Right.OPERATE, errors=(*_CHANGING, VolumeExists, IsTemplate, NotSupported), positional=("image", "name"))
+    @verb(
+        since="1.0",
+        right=Right.OPERATE,
+        errors=(*_CHANGING, VolumeExists, IsTemplate, NotSupported),
+        positional=("image", "name"),
+    )
     @abstractmethod
     def snapshot(
         self,
@@ -139,7 +151,16 @@ class Image(ABC):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CREATING, NoSuchImage, NotSupported, NotTemplate, CannotShrink, ImageDamaged, VolumeIllegal, VolumeDamaged),
+        errors=(
+            *_CREATING,
+            NoSuchImage,
+            NotSupported,
+            NotTemplate,
+            CannotShrink,
+            ImageDamaged,
+            VolumeIllegal,
+            VolumeDamaged,
+        ),
         positional=("template", "name"),
     )
     @abstractmethod
@@ -152,7 +173,12 @@ class Image(ABC):
         capacity: (
             Annotated[
                 Bytes,
-                Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; absent: the template's", extra={"option": "size"}),
+                Meta(
+                    ge=1,
+                    le=MAX_CAPACITY,
+                    description="size that the guest sees; absent: the template's",
+                    extra={"option": "size"},
+                ),
             ]
             | None
         ) = None,
@@ -231,14 +257,21 @@ class Image(ABC):
             | None
         ) = None,
         source_format: (
-            Annotated[FileFormat, Meta(description="what the file is said to be; absent: what it is found to be")] | None
+            Annotated[FileFormat, Meta(description="what the file is said to be; absent: what it is found to be")]
+            | None
         ) = None,
         name: _Name | None = None,
         format: _Format = VolumeFormat.QCOW2,
         allocation: _Allocation = Allocation.SPARSE,
         capacity: (
             Annotated[
-                Bytes, Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; absent: the file's", extra={"option": "size"})
+                Bytes,
+                Meta(
+                    ge=1,
+                    le=MAX_CAPACITY,
+                    description="size that the guest sees; absent: the file's",
+                    extra={"option": "size"},
+                ),
             ]
             | None
         ) = None,
@@ -274,7 +307,8 @@ class Image(ABC):
             | None
         ) = None,
         format: Annotated[FileFormat, Meta(description="format of the file: raw or qcow2")] = FileFormat.QCOW2,
-        volume: Annotated[VolumeId, Meta(description="export this state of the image; absent: the newest")] | None = None,
+        volume: Annotated[VolumeId, Meta(description="export this state of the image; absent: the newest")]
+        | None = None,
     ) -> TaskInfo[ExportInfo]:
         """Write the state of an image, or of one of its snapshots, into a single file.
 
@@ -285,7 +319,16 @@ class Image(ABC):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_READING, NoSuchImage, ImageInUse, ImageDamaged, VolumeIllegal, VolumeDamaged, IsTemplate, AlreadyPrepared),
+        errors=(
+            *_READING,
+            NoSuchImage,
+            ImageInUse,
+            ImageDamaged,
+            VolumeIllegal,
+            VolumeDamaged,
+            IsTemplate,
+            AlreadyPrepared,
+        ),
         positional=("image",),
     )
     @abstractmethod
@@ -323,5 +366,3 @@ class Image(ABC):
         The commit point is the renaming of the image's folder; data is wiped and space given back after that, and if
         the service ends meanwhile, later.
         """
-
-

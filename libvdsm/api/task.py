@@ -17,7 +17,9 @@ class TaskPage(Info, frozen=True, kw_only=True):
     """Tasks, the newest first."""
 
     items: Annotated[list[TaskInfo[Any]], Meta(description="the tasks")]
-    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: (
+        Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None
+    ) = None
 
 
 class Task(ABC):

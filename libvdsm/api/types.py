@@ -43,7 +43,9 @@ Sequence = Annotated[int, Meta(ge=0, le=_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_LINE, description="a name that people use")]
 Line = Annotated[str, Meta(max_length=210, pattern=_LINE, description="one line of text, at most 210 characters")]
 Word = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.:-]+\\Z")]
-Path = Annotated[str, Meta(min_length=1, max_length=1024, pattern="^/[^\\x00-\\x1f\\x7f\\ud800-\\udfff\\ufffe\\uffff]*\\Z")]
+Path = Annotated[
+    str, Meta(min_length=1, max_length=1024, pattern="^/[^\\x00-\\x1f\\x7f\\ud800-\\udfff\\ufffe\\uffff]*\\Z")
+]
 Text = Annotated[str, Meta(max_length=65536)]
 
 Descriptor = Annotated[

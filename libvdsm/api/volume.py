@@ -60,7 +60,9 @@ class VolumePage(Info, frozen=True, kw_only=True):
     """Volumes, by image, each image's oldest first."""
 
     items: Annotated[list[VolumeInfo], Meta(description="the volumes")]
-    next: Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None = None
+    next: (
+        Annotated[Cursor, Meta(description="give it as `start` to read on; absent: this was the last page")] | None
+    ) = None
 
 
 class Measure(Info, frozen=True, kw_only=True):
@@ -76,7 +78,16 @@ _Volume = Annotated[VolumeId, Meta(description="the volume")]
 
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
 _STORAGE = (*_READING, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
-_CHANGING = (*_STORAGE, NoSuchImage, NoSuchVolume, ImageInUse, ImageDamaged, VolumeDamaged, GenerationMismatch, IsTemplate)
+_CHANGING = (
+    *_STORAGE,
+    NoSuchImage,
+    NoSuchVolume,
+    ImageInUse,
+    ImageDamaged,
+    VolumeDamaged,
+    GenerationMismatch,
+    IsTemplate,
+)
 
 
 class Volume(ABC):
@@ -110,12 +121,18 @@ class Volume(ABC):
         domain: _Domain,
         image: Annotated[ImageId, Meta(description="the image to put it in; absent: a new one")] | None = None,
         parent: (
-            Annotated[VolumeId, Meta(description="the volume to stand on: the image's leaf, or a template's volume")] | None
+            Annotated[VolumeId, Meta(description="the volume to stand on: the image's leaf, or a template's volume")]
+            | None
         ) = None,
         capacity: (
             Annotated[
                 Bytes,
-                Meta(ge=1, le=MAX_CAPACITY, description="size that the guest sees; absent: the parent's", extra={"option": "size"}),
+                Meta(
+                    ge=1,
+                    le=MAX_CAPACITY,
+                    description="size that the guest sees; absent: the parent's",
+                    extra={"option": "size"},
+                ),
             ]
             | None
         ) = None,
@@ -160,7 +177,9 @@ class Volume(ABC):
         *,
         domain: _Domain,
         volume: _Volume,
-        capacity: Annotated[Bytes, Meta(ge=1, le=MAX_CAPACITY, description="new size that the guest sees; rounded up to 512")],
+        capacity: Annotated[
+            Bytes, Meta(ge=1, le=MAX_CAPACITY, description="new size that the guest sees; rounded up to 512")
+        ],
         image: _Image | None = None,
         generation: Generation | None = None,
     ) -> TaskInfo[VolumeInfo]:

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -102,6 +103,7 @@ class FramedTransport:
         self._stream = self._open()
         self._framer = Framer(_LIMIT)
         self._messages: Iterator[bytes] = iter(())
+        self._early: deque[EventInfo] = deque()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -127,7 +129,10 @@ class FramedTransport:
     def _reply(self, call_id: int) -> Reply:
         while True:
             incoming = jsonrpc.decode_reply(self._message())
-            if isinstance(incoming, Reply) and incoming.id in (call_id, None):
+            if isinstance(incoming, Notification):
+                # Events may overtake the reply to the subscription that they follow from.
+                self._early.append(incoming.event)
+            elif incoming.id in (call_id, None):
                 return incoming
 
     def _message(self) -> bytes:
@@ -142,14 +147,14 @@ class FramedTransport:
 
     def events(self, after: int | None) -> Iterator[EventInfo]:
         other = FramedTransport(self._address, self._opener)
-        begun: Subscription = other.call(
-            VERBS["Event.subscribe"], {} if after is None else {"after": after}, [], None
-        )
+        begun: Subscription = other.call(VERBS["Event.subscribe"], {} if after is None else {"after": after}, [], None)
         return other._events(begun)
 
     def _events(self, _begun: Subscription) -> Iterator[EventInfo]:
         try:
             while True:
+                while self._early:
+                    yield self._early.popleft()
                 incoming = jsonrpc.decode_reply(self._message())
                 if isinstance(incoming, Notification):
                     yield incoming.event

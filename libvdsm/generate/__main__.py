@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (what, _) in GENERATED.items():
         command = commands.add_parser(name, help=what)
-        command.add_argument(
-            "--check", action="store_true", help="write nothing; fail if a file is not fresh"
-        )
+        command.add_argument("--check", action="store_true", help="write nothing; fail if a file is not fresh")
     released = commands.add_parser("released", help="keep the present schema as released")
     released.add_argument("--before-release", action="store_true", help="also over one that differs")
     options = parser.parse_args(arguments)

@@ -81,11 +81,7 @@ def elements(document: Document) -> dict[str, Element]:
             *((f"common error {name}", Element(Flow.OUT)) for name in document["common"]),
             *_records(document["errors"], "error", "attributes", ("code",)),
             *_records(document["events"], "event", "members", ()),
-            *(
-                item
-                for name, schema in document["types"].items()
-                for item in _type(name, schema, flows[name])
-            ),
+            *(item for name, schema in document["types"].items() for item in _type(name, schema, flows[name])),
         ]
     )
 
@@ -108,9 +104,7 @@ def _position(parameter: str, positional: list[str]) -> int | None:
     return positional.index(parameter) if parameter in positional else None
 
 
-def _records(
-    records: list[Document], kind: str, members: str, keys: tuple[str, ...]
-) -> Iterator[tuple[str, Element]]:
+def _records(records: list[Document], kind: str, members: str, keys: tuple[str, ...]) -> Iterator[tuple[str, Element]]:
     for record in records:
         name = f"{kind} {record['name']}"
         yield name, Element(Flow.OUT, {key: record[key] for key in keys})

@@ -60,9 +60,7 @@ class Reference:
             "errors.md": self._errors(),
             "events.md": self._events(),
         }
-        return pages | {
-            f"{group['name'].lower()}.md": self._class(group) for group in self._document["classes"]
-        }
+        return pages | {f"{group['name'].lower()}.md": self._class(group) for group in self._document["classes"]}
 
     # Pages of classes
 
@@ -90,9 +88,7 @@ class Reference:
         yield self._links.text(verb["doc"])
         yield f"Right: {verb['right']}. Since: {verb['since']}. {self._answer(verb)}"
         columns = ("Parameter", "Type", "If absent", "Meaning")
-        yield (
-            table(columns, [self._parameter(member) for member in verb["params"]]) or "It has no parameters."
-        )
+        yield (table(columns, [self._parameter(member) for member in verb["params"]]) or "It has no parameters.")
         yield self._declared(verb)
         yield from self._calls(name, verb)
 
@@ -173,9 +169,7 @@ class Reference:
         yield f"### {name}"
         yield self._links.text(kind["description"])
         values = zip(kind["enum"], kind["enumDescriptions"], strict=True)
-        yield table(
-            ("Value", "Meaning"), [(f"`{value}`", self._links.text(words)) for value, words in values]
-        )
+        yield table(("Value", "Meaning"), [(f"`{value}`", self._links.text(words)) for value, words in values])
 
     def _structure(self, name: str, kind: Schema) -> Iterator[str]:
         yield f"### {name}"
@@ -216,9 +210,7 @@ class Reference:
             yield "Any verb may answer it."
             return
         verbs = [name for name, verb in self._verbs.items() if error["name"] in verb["errors"]]
-        yield (
-            f"Answered by {self._links.to_all(verbs)}." if verbs else "No verb answers it: clients raise it."
-        )
+        yield (f"Answered by {self._links.to_all(verbs)}." if verbs else "No verb answers it: clients raise it.")
 
     def _events(self) -> str:
         events = self._document["events"]

@@ -58,9 +58,7 @@ def render(document: Document) -> str:
 
 def verbs_of(document: Document) -> dict[str, Document]:
     """Every verb by its full name."""
-    return {
-        f"{group['name']}.{verb['name']}": verb for group in document["classes"] for verb in group["verbs"]
-    }
+    return {f"{group['name']}.{verb['name']}": verb for group in document["classes"] for verb in group["verbs"]}
 
 
 def fields_of(structure: Schema) -> list[Document]:
@@ -107,9 +105,7 @@ def _unnamed(kind: Any, metas: list[msgspec.Meta]) -> Schema:
 
 
 def _is_named(kind: Any) -> bool:
-    return isinstance(kind, NewType) or (
-        isinstance(kind, type) and issubclass(kind, msgspec.Struct | enum.Enum)
-    )
+    return isinstance(kind, NewType) or (isinstance(kind, type) and issubclass(kind, msgspec.Struct | enum.Enum))
 
 
 def named_types() -> dict[str, Any]:
@@ -215,8 +211,7 @@ def _member(name: str, annotation: Any, required: bool, default: Any = None) -> 
 def _error(error: type[ApiError]) -> Document:
     defaults = vars(error)
     attributes = [
-        _member(camel(name), annotation, name not in defaults)
-        for name, annotation in error_fields(error).items()
+        _member(camel(name), annotation, name not in defaults) for name, annotation in error_fields(error).items()
     ]
     return {
         "name": error.__name__,

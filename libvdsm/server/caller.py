@@ -47,6 +47,8 @@ class Connection:
     carries_descriptors: bool = False
     push: Callable[[Notification], None] | None = None
     session: SessionRecord | None = None
+    subscribed: bool = False
+    """Events are sent to it, so its silence is no reason to end it."""
     on_close: list[Callable[[], None]] = field(default_factory=list)
 
     @property

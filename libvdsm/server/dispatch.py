@@ -89,7 +89,9 @@ class Sessions:
 class Dispatcher:
     """Answers calls with services."""
 
-    def __init__(self, factories: Mapping[str, Factory], implementations: Mapping[str, type], sessions: Sessions) -> None:
+    def __init__(
+        self, factories: Mapping[str, Factory], implementations: Mapping[str, type], sessions: Sessions
+    ) -> None:
         """``factories`` and ``implementations`` by API class name; the latter are compared with the declarations."""
         for name, implementation in implementations.items():
             if troubles := compare_signatures(CLASSES[name], implementation):

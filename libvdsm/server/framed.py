@@ -49,14 +49,18 @@ class FramedServer:
         descriptors: list[int] = []
         try:
             while True:
-                data, received = _receive(sock) if unix else (sock.recv(65536), [])
+                try:
+                    data, received = _receive(sock) if unix else (sock.recv(65536), [])
+                except BlockingIOError:
+                    if connection.subscribed:
+                        continue
+                    log.debug("silent for too long", peer=connection.peer)
+                    return
                 descriptors += received
                 if not data:
                     return
                 if not self._take(data, framer, connection, descriptors, pusher.send):
                     return
-        except BlockingIOError:
-            log.debug("silent for too long", peer=connection.peer)
         finally:
             _close(descriptors)
 

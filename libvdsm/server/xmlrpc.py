@@ -74,7 +74,9 @@ def _one_of_many(dispatcher: Dispatcher, outer: Call, member: Any, connection: C
     try:
         method, params = member["methodName"], member.get("params", [])
         if not isinstance(method, str) or not isinstance(params, list) or method.startswith("system."):
-            return _fault(error_info(InvalidRequest(reason="each call has methodName and params, and is no system method")))
+            return _fault(
+                error_info(InvalidRequest(reason="each call has methodName and params, and is no system method"))
+            )
         named = xmlrpc.params_of(method, params)
     except (KeyError, TypeError, AttributeError, BadMessage) as bad:
         return _fault(error_info(InvalidRequest(reason=str(bad))))

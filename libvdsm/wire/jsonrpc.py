@@ -193,9 +193,7 @@ def decode_reply(message: bytes) -> Reply | Notification:
             error = _error.decode(incoming.error)
             return Reply(
                 call_id,
-                error=ErrorInfo(
-                    name=error.data.name, code=error.code, message=error.message, data=error.data.data
-                ),
+                error=ErrorInfo(name=error.data.name, code=error.code, message=error.message, data=error.data.data),
             )
         if not isinstance(incoming.result, msgspec.UnsetType):
             return Reply(call_id, result=incoming.result)

@@ -170,8 +170,7 @@ def encode_reply(reply: Reply) -> bytes:
         return f"<?xml version='1.0'?>\n<methodResponse>\n<fault>\n{fault}</fault>\n</methodResponse>\n".encode()
     value = encode_value(msgspec.to_builtins(reply.result))
     return (
-        "<?xml version='1.0'?>\n<methodResponse>\n<params>\n<param>\n"
-        f"{value}</param>\n</params>\n</methodResponse>\n"
+        f"<?xml version='1.0'?>\n<methodResponse>\n<params>\n<param>\n{value}</param>\n</params>\n</methodResponse>\n"
     ).encode()
 
 
