@@ -16,8 +16,7 @@ import threading
 from pathlib import Path
 
 from hsm.app import App
-from hsm.config import SYSTEM_FILE, HsmConfig, embedded, user_home
-from hsm.domains.flocks import holder_of
+from hsm.config import SYSTEM_FILE, HsmConfig, Service, embedded, user_home
 from hsm.stdio import relay, serve
 from hsm.tasks.store import StoreError
 from libvdsm import log as logging
@@ -36,18 +35,11 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"hsmd: {error}")
     logging.setup(level=config.log.level, style=config.log.style, file=config.log.file)
-    try:
-        Path(config.service.run_dir).mkdir(parents=True, exist_ok=True)
-        lock = os.open(Path(config.service.run_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        sys.exit(f"hsmd: {error.filename}: {error.strerror}; set run_dir, or start it with --home DIR")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    lock = _lock(config)
+    if lock is None:
         if arguments.stdio:
             sys.exit(relay(config))
-        holder = holder_of(os.fstat(lock).st_ino)
-        print(f"hsmd: {holder} serves {config.service.run_dir} already", file=sys.stderr)
+        print(f"hsmd: another service holds {config.service.run_dir}", file=sys.stderr)
         sys.exit(_EXIT_TAKEN)
     try:
         app = App(config, file)
@@ -59,6 +51,23 @@ def main() -> None:
         app.stop()
         sys.exit(status)
     _run(app)
+
+
+def _lock(config: HsmConfig) -> int | None:
+    """The node's lock, held for as long as this process lives; None if another service, or another user's, has it."""
+    path = Path(config.service.run_dir, "lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except OSError as error:
+        if isinstance(error, PermissionError) and path.exists():
+            return None
+        sys.exit(f"hsmd: {error.filename}: {error.strerror}; set service.run_dir, or start it with --home DIR")
+    return lock
 
 
 def _arguments() -> argparse.Namespace:
@@ -84,7 +93,8 @@ def _configuration(arguments: argparse.Namespace) -> tuple[HsmConfig, Path | Non
     file = Path(arguments.config) if arguments.config else None
     if file is None and home is None and SYSTEM_FILE.exists():
         file = SYSTEM_FILE
-    if file is None and home is None:
+    served = arguments.stdio and Path(Service().run_dir, "hsm.sock").exists()
+    if file is None and home is None and not served:
         home = user_home()
     settings = embedded(home.absolute()) if home else {}
     if home is not None and file is None and (home / "hsm.conf").exists():

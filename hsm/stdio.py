@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import sys
+import time
 from pathlib import Path
 
 from hsm.app import App
@@ -21,6 +22,8 @@ from libvdsm.server.caller import Connection
 from libvdsm.server.framed import FramedServer
 
 _CHUNK = 65536
+_STARTING = 5.0
+_POLL = 0.05
 _XML_STARTS = b"<\xef \t\r\n"
 
 
@@ -53,14 +56,29 @@ def relay(config: HsmConfig) -> int:
     xml = first[:1] and first[0] in _XML_STARTS
     name = "hsm-http.sock" if xml else "hsm.sock"
     path = Path(config.service.run_dir, name)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(str(path))
+        sock = _connect(str(path))
     except OSError as error:
         print(f"hsmd: a service holds {config.service.run_dir}, and {path}: {error.strerror}", file=sys.stderr)
         return 1
     with sock:
         return _relay_document(sock, first + _rest(config.limits.message)) if xml else _relay_frames(sock, first)
+
+
+def _connect(path: str) -> socket.socket:
+    """A connection to the service, which may just be starting."""
+    until = time.monotonic() + _STARTING
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+            if time.monotonic() > until:
+                raise
+            time.sleep(_POLL)
+        else:
+            return sock
 
 
 def _relay_document(sock: socket.socket, document: bytes) -> int:
