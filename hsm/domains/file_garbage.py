@@ -9,41 +9,36 @@ are never touched; and data that has no other link, in a folder to which it does
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from hsm.domains import durable, flocks
-from hsm.domains.base import Garbage, LeaseBusy
+from hsm.domains import durable
+from hsm.domains.base import Garbage, Held, LeaseBusy
 from hsm.domains.names import LEASE, META, NEW, REMOVED, as_id, removed, volume_of
 from hsm.formats import volume as volume_format
-from libvdsm.api.types import ImageId, VolumeId
+from libvdsm.api.types import VolumeId
 
-if TYPE_CHECKING:
-    from hsm.domains.files import FileDomain
-
-
-def find(domain: FileDomain) -> list[Garbage]:
-    """Everything that nobody published, or that was unpublished."""
-    return list(_find(domain))
+Acquire = Callable[[Sequence[tuple[VolumeId, str, bool]]], Held]
+"""Acquires leases given as (volume, lease file, shared), all or none; raises ``LeaseBusy``."""
 
 
-def _find(domain: FileDomain) -> Iterator[Garbage]:
-    for name in sorted(os.listdir(domain.images)):
-        path = os.path.join(domain.images, name)
+def find(root: str) -> Iterator[Garbage]:
+    """Everything in a domain's folder that nobody published, or that was unpublished."""
+    for name in sorted(os.listdir(os.path.join(root, "images"))):
+        path = os.path.join(root, "images", name)
         if removed(name):
-            yield Garbage(path=os.path.relpath(path, domain.root), begun=False)
+            yield Garbage(path=f"images/{name}", begun=False)
         elif as_id(name) and os.path.isdir(path):
-            yield from _find_in_image(domain, path)
-    special = os.path.join(domain.root, "dom_md")
+            yield from _find_in_image(path, f"images/{name}")
+    special = os.path.join(root, "dom_md")
     for name in sorted(os.listdir(special)):
         if name.startswith("metadata") and name.endswith(NEW):
             yield Garbage(path=f"dom_md/{name}", begun=True)
 
 
-def _find_in_image(domain: FileDomain, folder: str) -> Iterator[Garbage]:
+def _find_in_image(folder: str, relative: str) -> Iterator[Garbage]:
     names = set(os.listdir(folder))
-    relative = os.path.relpath(folder, domain.root)
     if not _published(folder, names):
         if all(volume_of(name) or removed(name) for name in names):
             yield Garbage(path=relative, begun=True)
@@ -76,30 +71,30 @@ def _published(folder: str, names: set[str]) -> bool:
     return False
 
 
-def reclaim(domain: FileDomain, garbage: Garbage) -> int | None:
+def reclaim(root: str, garbage: Garbage, acquire: Acquire) -> int | None:
     """Give garbage back: bytes freed, or None if it is left alone."""
-    path = os.path.join(domain.root, garbage.path)
+    path = os.path.join(root, garbage.path)
     name = os.path.basename(path)
     if not os.path.lexists(path):
         return 0
     if os.path.isdir(path):
-        return _reclaim_folder(domain, path, name, garbage)
+        return _reclaim_folder(path, garbage, acquire)
     gone = removed(name)
     if gone is not None:
-        return _reclaim_volume(os.path.dirname(path), VolumeId(gone[0]), path, wipe=gone[1])
+        return _reclaim_volume(os.path.dirname(path), VolumeId(gone[0]), path, acquire, wipe=gone[1])
     volume = volume_of(name)
     if name.endswith(NEW):
         # Only who holds the domain's lease renames such files into place, and that is the caller.
         return _unlink(path)
     if volume is None or os.path.exists(os.path.join(os.path.dirname(path), f"{volume}{META}")):
         return None
-    return _reclaim_volume(os.path.dirname(path), VolumeId(volume), None, wipe=False)
+    return _reclaim_volume(os.path.dirname(path), VolumeId(volume), None, acquire, wipe=False)
 
 
-def _reclaim_volume(folder: str, volume: VolumeId, renamed: str | None, *, wipe: bool) -> int | None:
+def _reclaim_volume(folder: str, volume: VolumeId, renamed: str | None, acquire: Acquire, *, wipe: bool) -> int | None:
     """One volume of an image that goes on: its data, its lease, and last what says that it was deleted."""
     data = os.path.join(folder, str(volume))
-    held = _try_leases([(volume, data + LEASE)])
+    held = _try(acquire, [(volume, data + LEASE)])
     if held is None:
         return None
     try:
@@ -113,13 +108,14 @@ def _reclaim_volume(folder: str, volume: VolumeId, renamed: str | None, *, wipe:
         held.release()
 
 
-def _reclaim_folder(domain: FileDomain, folder: str, name: str, garbage: Garbage) -> int | None:
+def _reclaim_folder(folder: str, garbage: Garbage, acquire: Acquire) -> int | None:
     """A whole image: one that was deleted, or one that never was published."""
+    name = os.path.basename(folder)
     gone = removed(name)
-    image = ImageId(gone[0]) if gone else ImageId(as_id(name) or domain.id)
+    image = gone[0] if gone else as_id(name)
     wipe = bool(gone and gone[1])
     own = _own_volumes(folder, image)
-    held = _try_leases([(volume, os.path.join(folder, f"{volume}{LEASE}")) for volume in own])
+    held = _try(acquire, [(volume, os.path.join(folder, f"{volume}{LEASE}")) for volume in own])
     if held is None:
         return None
     try:
@@ -133,13 +129,13 @@ def _reclaim_folder(domain: FileDomain, folder: str, name: str, garbage: Garbage
             mine = volume_of(found) in own
             freed += _unlink(os.path.join(folder, found), wipe=wipe and mine and as_id(found) is not None)
         os.rmdir(folder)
-        durable.sync_folders(domain.images)
+        durable.sync_folders(os.path.dirname(folder))
         return freed
     finally:
         held.release()
 
 
-def _own_volumes(folder: str, image: ImageId) -> set[VolumeId]:
+def _own_volumes(folder: str, image: UUID | None) -> set[VolumeId]:
     """The volumes in a folder that are not a template's, linked there."""
     names = os.listdir(folder)
     volumes = {VolumeId(found) for name in names if (found := volume_of(name))}
@@ -158,10 +154,10 @@ def _would_lose(folder: str, names: list[str], own: set[VolumeId]) -> bool:
     return any(os.stat(os.path.join(folder, name)).st_nlink < 2 for name in linked)
 
 
-def _try_leases(wanted: list[tuple[VolumeId, str]]) -> flocks.HeldFlocks | None:
+def _try(acquire: Acquire, wanted: list[tuple[VolumeId, str]]) -> Held | None:
     """The leases that exist, or None if one is held.  One that never was made holds nothing alive."""
     try:
-        return flocks.acquire([(volume, path, False) for volume, path in sorted(wanted) if os.path.exists(path)])
+        return acquire([(volume, path, False) for volume, path in sorted(wanted) if os.path.exists(path)])
     except LeaseBusy:
         return None
 

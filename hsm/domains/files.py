@@ -26,6 +26,7 @@ from hsm.domains.base import (
     NewVolume,
     Space,
     VolumeRecord,
+    Wanted,
 )
 from hsm.domains.names import LEASE as _LEASE
 from hsm.domains.names import META as _META
@@ -208,7 +209,7 @@ class FileDomain(Domain):
             os.mkdir(folder, 0o755)
             durable.sync_folders(self.images)
         durable.write_new(self.lease_path(new.image, new.volume), b"", sync=False)
-        held = self.acquire_new(new.image, new.volume)
+        held = self.acquire([Wanted(new.volume, new.image)])
         try:
             if new.template is not None:
                 self._link_template(*new.template, new.image)
@@ -218,8 +219,13 @@ class FileDomain(Domain):
         return held
 
     @abstractmethod
-    def acquire_new(self, image: ImageId, volume: VolumeId) -> Held:
-        """The lease of a volume that was just begun; the driver's."""
+    def acquire_files(self, wanted: Sequence[tuple[VolumeId, str, bool]]) -> Held:
+        """Acquire leases given as (volume, lease file, shared), in this order, all or none; the driver's."""
+
+    def acquire(self, wanted: Sequence[Wanted]) -> Held:
+        return self.acquire_files(
+            [(lease.volume, self.lease_path(lease.image, lease.volume), lease.shared) for lease in sorted(set(wanted))]
+        )
 
     def _link_template(self, template: ImageId, volume: VolumeId, image: ImageId) -> None:
         for suffix in ("", _LEASE, _META):
@@ -269,17 +275,17 @@ class FileDomain(Domain):
         for path in (f"images/{image}/{volume}", f"images/{image}/{volume}{_LEASE}", f"images/{image}"):
             if os.path.isdir(os.path.join(self.root, path)) and self._is_published(image):
                 continue
-            file_garbage.reclaim(self, Garbage(path=path, begun=True))
+            self.reclaim(Garbage(path=path, begun=True))
 
     def _is_published(self, image: ImageId) -> bool:
         record = self.image(image)
         return record is not None and record.published
 
     def garbage(self) -> list[Garbage]:
-        return file_garbage.find(self)
+        return list(file_garbage.find(self.root))
 
     def reclaim(self, garbage: Garbage) -> int | None:
-        return file_garbage.reclaim(self, garbage)
+        return file_garbage.reclaim(self.root, garbage, self.acquire_files)
 
 
 def _read(path: str, limit: int) -> bytes:

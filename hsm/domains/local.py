@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from hsm.domains import flocks
-from hsm.domains.base import Capabilities, DomainMissing, Held, LeaseBusy, Wanted
+from hsm.domains.base import Capabilities, DomainMissing, Held, LeaseBusy
 from hsm.domains.files import FileDomain
 from hsm.formats import domain as domain_format
-from libvdsm.api.types import DomainId, ImageId, VolumeId
+from libvdsm.api.types import DomainId, VolumeId
 
 
 class LocalDomain(FileDomain):
@@ -65,10 +65,5 @@ class LocalDomain(FileDomain):
         finally:
             self._turn.release()
 
-    def acquire(self, wanted: Sequence[Wanted]) -> Held:
-        return flocks.acquire(
-            [(lease.volume, self.lease_path(lease.image, lease.volume), lease.shared) for lease in sorted(set(wanted))]
-        )
-
-    def acquire_new(self, image: ImageId, volume: VolumeId) -> Held:
-        return self.acquire([Wanted(volume, image)])
+    def acquire_files(self, wanted: Sequence[tuple[VolumeId, str, bool]]) -> Held:
+        return flocks.acquire(wanted)
