@@ -119,7 +119,14 @@ class App:
     def client(self) -> Client:
         """A client in this process, with all rights."""
         connection = Connection(
-            "local", "this process", Right.ADMINISTER, os.getuid(), os.getgid(), os.getpid(), carries_descriptors=True
+            "local",
+            "this process",
+            Right.ADMINISTER,
+            os.getuid(),
+            os.getgid(),
+            os.getpid(),
+            carries_descriptors=True,
+            is_session=True,
         )
 
         def answer(message: bytes, descriptors: Sequence[int]) -> bytes | None:

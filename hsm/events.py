@@ -60,7 +60,8 @@ class EventLog:
             for event in self._kept:
                 if event.sequence > begin:
                     push(Notification(event))
-            self._listeners.append(push)
+            if push not in self._listeners:
+                self._listeners.append(push)
             return begin, self._missed(begin)
 
     def stop_listening(self, push: Callable[[Notification], None]) -> None:

@@ -59,7 +59,10 @@ class Log:
 
 def _plain(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n\r\t') else text
+    if not text.isprintable():
+        # Line ends of any kind, what a terminal would obey, and bytes that are no text.
+        return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=') else text
 
 
 class _TextFormatter(logging.Formatter):
@@ -71,7 +74,10 @@ class _TextFormatter(logging.Formatter):
             f"{moment}.{int(record.msecs):03d} {record.levelname:<7} [{request_id.get()}] "
             f"{record.name}: {record.getMessage()}{tail}"
         )
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        # Indented, so that nothing in the text of an exception looks like a line of its own.
+        return "\n    ".join([line, *self.formatException(record.exc_info).splitlines()])
 
 
 class _JsonFormatter(logging.Formatter):
@@ -86,12 +92,12 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return json.dumps(entry, default=str)
 
 
 def setup(*, level: str = "info", style: str = "text", file: str = "", stream: TextIO | None = None) -> None:
     """Begin to log, to a file or to a stream (standard error by default).  Called once by each program."""
-    handler = logging.FileHandler(file) if file else logging.StreamHandler(stream or sys.stderr)
+    handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -13,6 +13,7 @@ import os
 import queue
 import selectors
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -83,7 +84,7 @@ class Runner:
         began = time.monotonic()
         try:
             output, errors = self._follow(process, argv[0], began + deadline, on_output, stop)
-            status = process.wait()
+            status = self._wait(process, argv[0], began + deadline, stop)
         finally:
             self._end(process)
         log.debug("program ended", argv=" ".join(argv), status=status, seconds=round(time.monotonic() - began, 3))
@@ -101,7 +102,7 @@ class Runner:
         def begin() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=tuple(descriptors),
@@ -109,15 +110,17 @@ class Runner:
             )
 
         answer: Future[subprocess.Popen[bytes]] = Future()
-        self._requests.put((begin, answer))
         try:
-            process = answer.result()
-        except OSError as error:
-            raise CommandError(os.path.basename(argv[0]), f"cannot be started: {error.strerror}") from None
+            # A file and no pipe: a program that reads little of it, or late, holds nobody up.
+            with os.fdopen(os.memfd_create("stdin"), "r+b") as source:
+                source.write(stdin)
+                source.seek(0)
+                self._requests.put((begin, answer))
+                process = answer.result()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CommandError(os.path.basename(argv[0]), f"cannot be started: {reason}") from None
         self._running[process.pid] = Running(process.pid, os.path.basename(argv[0]))
-        if stdin and process.stdin is not None:
-            process.stdin.write(stdin)
-            process.stdin.close()
         return process
 
     def _start_forever(self) -> None:
@@ -125,7 +128,7 @@ class Runner:
             begin, answer = self._requests.get()
             try:
                 answer.set_result(begin())
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  the boundary of this thread: whoever asked is told
                 answer.set_exception(error)
 
     def _follow(
@@ -143,10 +146,7 @@ class Runner:
             for descriptor in collected:
                 selector.register(descriptor, selectors.EVENT_READ)
             while selector.get_map():
-                if stop is not None and stop():
-                    raise CommandStopped
-                if time.monotonic() > until:
-                    raise CommandError(os.path.basename(name), "did not end within its deadline and was killed")
+                _go_on(name, until, stop)
                 for ready, _ in selector.select(_TICK):
                     data = os.read(ready.fd, 65536)
                     if not data:
@@ -157,12 +157,28 @@ class Runner:
                         collected[ready.fd] += data
         return bytes(collected[process.stdout.fileno()]), bytes(collected[process.stderr.fileno()])
 
+    def _wait(self, process: subprocess.Popen[bytes], name: str, until: float, stop: Callable[[], bool] | None) -> int:
+        """The status of a program that closed its outputs, which is not yet its end."""
+        while True:
+            try:
+                return process.wait(_TICK)
+            except subprocess.TimeoutExpired:
+                _go_on(name, until, stop)
+
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Whatever happened, the program is gone when this returns."""
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for stream in (process.stdout, process.stderr, process.stdin):
+        for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
         self._running.pop(process.pid, None)
+
+
+def _go_on(name: str, until: float, stop: Callable[[], bool] | None) -> None:
+    """Nothing, unless the program is to be ended."""
+    if stop is not None and stop():
+        raise CommandStopped
+    if time.monotonic() > until:
+        raise CommandError(os.path.basename(name), "did not end within its deadline and was killed")

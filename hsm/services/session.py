@@ -17,8 +17,7 @@ class SessionService(Service, Session):
     def open(self, *, task_mode: TaskMode = TaskMode.NON_TRANSPARENT, name: str | None = None) -> SessionInfo:
         connection = self.caller.connection
         record = SessionRecord(SessionId(uuid.uuid4()), task_mode, time.time(), name, user=connection.user)
-        if connection.push is not None:
-            # The connection is the session, and takes it along when it ends.
+        if connection.is_session:
             connection.session = record
         else:
             self.parts.sessions.add(record)

@@ -171,6 +171,6 @@ class Event(ABC):
     def subscribe(self, *, after: _After | None = None) -> Subscription:
         """Have events sent on this connection as they happen, as notifications with the method `event`.
 
-        Needs a wire that can push: framed JSON-RPC, or the service in one's own process.  A client that reads too
+        Needs a wire that can push: framed JSON-RPC.  A client that reads too
         slowly loses its connection, and begins again with the last sequence it saw.
         """

@@ -46,6 +46,8 @@ class Connection:
     pid: int | None = None
     carries_descriptors: bool = False
     push: Callable[[Notification], None] | None = None
+    is_session: bool = False
+    """Whether a session opened on it is in force until it ends; else the client sends the session's id with each call."""
     session: SessionRecord | None = None
     subscribed: bool = False
     """Events are sent to it, so its silence is no reason to end it."""

@@ -34,6 +34,10 @@ from libvdsm.wire.messages import Call, Reply
 
 log = Log("libvdsm.dispatch")
 
+_SESSIONS_PER_USER = 1000
+"""Opening one more ends the one of the same user that was silent for longest."""
+_ECHO = 100
+"""How much of what a caller sent is repeated to it, and in the log."""
 _REQUEST = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 
 Factory = Callable[[Caller], Any]
@@ -68,8 +72,12 @@ class Sessions:
 
     def add(self, record: SessionRecord) -> None:
         now = time.time()
-        for old in [r for r in self._records.values() if now - r.last_used > self._idle]:
-            del self._records[old.id]
+        for old in list(self._records.values()):
+            if now - old.last_used > self._idle:
+                self._records.pop(old.id, None)
+        theirs = [old for old in list(self._records.values()) if old.user == record.user]
+        if len(theirs) >= _SESSIONS_PER_USER:
+            self._records.pop(min(theirs, key=lambda old: old.last_used).id, None)
         record.last_used = now
         self._records[record.id] = record
 
@@ -78,11 +86,12 @@ class Sessions:
         try:
             key = SessionId(uuid.UUID(text))
         except ValueError:
-            raise InvalidParameter(verb="session", reason=f"{text!r} is not a session's id") from None
+            raise InvalidParameter(verb="session", reason=f"{text[:_ECHO]!r} is not a session's id") from None
         record = self._records.get(key)
-        if record is None or record.user != user:
+        now = time.time()
+        if record is None or record.user != user or now - record.last_used > self._idle:
             raise NoSuchSession(session=key)
-        record.last_used = time.time()
+        record.last_used = now
         return record
 
 
@@ -117,7 +126,7 @@ class Dispatcher:
         result: Any = None
         try:
             if entry is None:
-                raise NoSuchVerb(verb=call.verb)
+                raise NoSuchVerb(verb=call.verb[:_ECHO])
             result = self._call(entry, call, connection, request)
         except ApiError as raised:
             error = self._declared(raised, entry, request)
@@ -128,7 +137,7 @@ class Dispatcher:
         changes = entry is not None and entry.right > Right.READ
         (log.info if changes or error else log.debug)(
             "call",
-            verb=call.verb,
+            verb=call.verb[:_ECHO],
             user=connection.user,
             wire=connection.wire,
             ms=round((time.perf_counter() - began) * 1000, 3),
@@ -154,7 +163,7 @@ class Dispatcher:
             else:
                 params = msgspec.convert(call.params, verb.params)
         except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidParameter(verb=verb.full, reason=str(error)) from None
+            raise InvalidParameter(verb=verb.full, reason=str(error)[: 10 * _ECHO]) from None
         for name in entry.enums:
             value = getattr(params, name)
             if value is not None and value.name == "UNKNOWN":

@@ -44,9 +44,11 @@ class FramedServer:
         connection.carries_descriptors = unix
         pusher = _Pusher(sock.sendall, lambda: sock.shutdown(socket.SHUT_RDWR))
         connection.push = pusher.push
+        connection.is_session = True
         connection.on_close.append(pusher.stop)
         framer = Framer(self._limits.message)
-        descriptors: list[int] = []
+        held: list[int] = []
+        fresh: list[int] = []
         try:
             while True:
                 try:
@@ -56,23 +58,25 @@ class FramedServer:
                         continue
                     log.debug("silent for too long", peer=connection.peer)
                     return
-                descriptors += received
+                fresh += received
                 if not data:
                     return
-                if not self._take(data, framer, connection, descriptors, pusher.send):
+                if not self._take(data, framer, connection, held, fresh, pusher.send):
                     return
         finally:
-            _close(descriptors)
+            _close(held)
+            _close(fresh)
 
     def serve_pipes(self, incoming: int, outgoing: int, connection: Connection, first: bytes = b"") -> None:
         """Serve a pair of pipes until the incoming one ends; ``first`` was read from it already."""
         pusher = _Pusher(lambda data: _write_all(outgoing, data), lambda: os.close(incoming))
         connection.push = pusher.push
+        connection.is_session = True
         connection.on_close.append(pusher.stop)
         framer = Framer(self._limits.message)
         data = first or os.read(incoming, 65536)
         while data:
-            if not self._take(data, framer, connection, [], pusher.send):
+            if not self._take(data, framer, connection, [], [], pusher.send):
                 return
             data = os.read(incoming, 65536)
 
@@ -81,24 +85,28 @@ class FramedServer:
         data: bytes,
         framer: Framer,
         connection: Connection,
-        descriptors: list[int],
+        held: list[int],
+        fresh: list[int],
         send: Callable[[bytes], None],
     ) -> bool:
-        """Answer the messages that these bytes complete; false when the stream cannot be gone on with."""
+        """Answer the messages that these bytes complete; false when the stream cannot be gone on with.
+
+        The kernel ends a read behind the bytes that descriptors came with, so ``fresh`` ones belong to the last of
+        these messages, or to the one that has begun; ``held`` ones to the one that had begun before.
+        """
         try:
             for message in framer.feed(data):
+                if not framer.pending:
+                    _move(fresh, held)
                 try:
                     reply = jsonrpc.answer(
-                        self._dispatcher,
-                        message,
-                        connection,
-                        descriptors=descriptors,
-                        nesting=self._limits.nesting,
+                        self._dispatcher, message, connection, descriptors=held, nesting=self._limits.nesting
                     )
                 finally:
-                    _close(descriptors)
+                    _close(held)
                 if reply is not None:
                     send(frame(reply))
+            _move(fresh, held)
         except BadMessage as error:
             send(frame(encode_reply(jsonrpc.refusal(error))))
             return False
@@ -160,6 +168,11 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
         msg = f"more than {_MAX_DESCRIPTORS} descriptors with one message"
         raise OSError(msg)
     return data, received
+
+
+def _move(descriptors: list[int], to: list[int]) -> None:
+    to += descriptors
+    descriptors.clear()
 
 
 def _close(descriptors: list[int]) -> None:

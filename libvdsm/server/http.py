@@ -48,7 +48,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if length is None:
             return
         document = self.rfile.read(length)
-        if len(document) < length:
+        # None: silent for longer than allowed before the first byte; less: after it, or the client is gone.
+        if document is None or len(document) < length:
             self.close_connection = True
             return
         body = xmlrpc.answer(
@@ -65,18 +66,33 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def handle_expect_100(self) -> bool:
+        """The client waits for this answer, so it must not stay in the buffer."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
     def _length(self) -> int | None:
         """The length of the body, or None after the request was refused."""
         if self.path not in ("/RPC2", "/"):
             self._refuse(HTTPStatus.NOT_FOUND)
         elif self.headers.get_content_type() != "text/xml":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        elif not (text := self.headers.get("Content-Length", "")).isascii() or not text.isdigit() or len(text) > 15:
+        elif (length := self._declared_length()) is None:
             self._refuse(HTTPStatus.LENGTH_REQUIRED)
-        elif int(text) > self._server.limits.message:
+        elif length > self._server.limits.message:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
-            return int(text)
+            return length
+        return None
+
+    def _declared_length(self) -> int | None:
+        """What the head says, if it says it once and in the one way that we read."""
+        if "Transfer-Encoding" in self.headers:
+            return None
+        match self.headers.get_all("Content-Length", []):
+            case [str(text)] if text.isascii() and text.isdigit() and len(text) <= 15:
+                return int(text)
         return None
 
     def _refuse(self, status: HTTPStatus) -> None:

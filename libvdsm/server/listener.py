@@ -131,7 +131,12 @@ class Listener:
                 log.warning("too many connections, one refused", wire=self.wire, limit=self._limits.connections)
                 sock.close()
                 continue
-            threading.Thread(target=self._run, args=(sock,), name=f"client {self.wire}", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, args=(sock,), name=f"client {self.wire}", daemon=True).start()
+            except RuntimeError as error:
+                log.error("cannot serve a client", wire=self.wire, error=error)
+                sock.close()
+                self._count.leave()
 
     def _run(self, sock: socket.socket) -> None:
         self._open.add(sock)

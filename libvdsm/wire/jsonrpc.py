@@ -7,6 +7,7 @@ Beyond the standard a request may carry ``request``, an id for the logs of all p
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from libvdsm.api.types import ErrorInfo
 from libvdsm.wire.messages import BadMessage, Call, CallId, Notification, Reply
 
 _NO_PARAMS = msgspec.Raw(b"{}")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class _Request(msgspec.Struct):
@@ -148,12 +150,30 @@ def _check_nesting(message: bytes, limit: int) -> None:
 
 def encode_reply(reply: Reply) -> bytes:
     """One reply as a message."""
-    return _encoder.encode(_outgoing_reply(reply))
+    return _encode(_outgoing_reply(reply))
 
 
 def encode_replies(replies: list[Reply]) -> bytes:
     """The replies to a batch as one message."""
-    return _encoder.encode([_outgoing_reply(reply) for reply in replies])
+    return _encode([_outgoing_reply(reply) for reply in replies])
+
+
+def _encode(message: Any) -> bytes:
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        # A file's name may hold bytes that are no text; as on the other wire, U+FFFD stands for them.
+        return _encoder.encode(_without_surrogates(msgspec.to_builtins(message)))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATES.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_without_surrogates(member) for member in value]
+    return value
 
 
 def _outgoing_reply(reply: Reply) -> _Result | _Failure:
@@ -165,7 +185,7 @@ def _outgoing_reply(reply: Reply) -> _Result | _Failure:
 
 def encode_event(notification: Notification) -> bytes:
     """An event as a notification."""
-    return _encoder.encode(_Outgoing(method="event", params=notification.event, jsonrpc="2.0"))
+    return _encode(_Outgoing(method="event", params=notification.event, jsonrpc="2.0"))
 
 
 def encode_call(call: Call) -> bytes:

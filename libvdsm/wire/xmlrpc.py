@@ -27,12 +27,18 @@ _PARSING = (
     xmlrpc.client.Error,
     ValueError,
     TypeError,
-    IndexError,
-    KeyError,
+    LookupError,
     AttributeError,
     RecursionError,
 )
 """What the standard library's unmarshaller raises on documents that are not XML-RPC; the fuzz test found no other."""
+
+
+def _escape(text: str) -> str:
+    """Text as XML can carry it; a carriage return would arrive as a line feed."""
+    if _ILLEGAL.search(text):
+        text = _ILLEGAL.sub("\ufffd", text)
+    return xmlrpc.client.escape(text).replace("\r", "&#13;")
 
 
 class _Marshaller(xmlrpc.client.Marshaller):
@@ -42,15 +48,13 @@ class _Marshaller(xmlrpc.client.Marshaller):
         write(f"<value><int>{value}</int></value>\n" if value in _INT32 else f"<value><i8>{value}</i8></value>\n")
 
     def dump_text(self, value: str, write: Any) -> None:
-        if _ILLEGAL.search(value):
-            value = _ILLEGAL.sub("\ufffd", value)
-        write(f"<value><string>{xmlrpc.client.escape(value)}</string></value>\n")
+        write(f"<value><string>{_escape(value)}</string></value>\n")
 
     def dump_members(self, value: Mapping[str, Any], write: Any) -> None:
         write("<value><struct>\n")
         for name, member in value.items():
             if member is not None:
-                write(f"<member>\n<name>{xmlrpc.client.escape(name)}</name>\n")
+                write(f"<member>\n<name>{_escape(name)}</name>\n")
                 self._Marshaller__dump(member, write)  # type: ignore[attr-defined]
                 write("</member>\n")
         write("</struct></value>\n")
@@ -179,7 +183,7 @@ def encode_call(call: Call) -> bytes:
     params = msgspec.to_builtins(call.params)
     inner = f"<param>\n{encode_value(params)}</param>\n" if params else ""
     return (
-        f"<?xml version='1.0'?>\n<methodCall>\n<methodName>{call.verb}</methodName>\n"
+        f"<?xml version='1.0'?>\n<methodCall>\n<methodName>{_escape(call.verb)}</methodName>\n"
         f"<params>\n{inner}</params>\n</methodCall>\n"
     ).encode()
 
@@ -197,8 +201,11 @@ def decode_reply(document: bytes) -> Reply:
 
 
 def _error_in(fault: xmlrpc.client.Fault) -> ErrorInfo:
-    message, _, data = fault.faultString.rpartition("\n")
+    code, text = fault.faultCode, fault.faultString
+    if not isinstance(code, int) or not isinstance(text, str):
+        msg = "a fault has a number and a text"
+        raise BadMessage(msg)
     try:
-        return msgspec.json.decode(data, type=ErrorInfo)
-    except msgspec.DecodeError:
-        return ErrorInfo(name="Fault", code=int(fault.faultCode), message=message or fault.faultString, data={})
+        return msgspec.json.decode(text.rpartition("\n")[2], type=ErrorInfo)
+    except (msgspec.DecodeError, RecursionError):
+        return ErrorInfo(name="Fault", code=code, message=text, data={})
