@@ -82,7 +82,7 @@ class App:
         self.context = Context(config, registry, runner, keepers, self.events)
         store = TaskStore(state / "tasks.db")
         ownership = NonTransparent(store, config.tasks.keep, config.tasks.keep_count)
-        self.tasks = TaskManager(self.events, [ownership], config.tasks.workers)
+        self.tasks = TaskManager(self.events, [ownership], config.tasks.workers, config.tasks.queue)
         sessions = Sessions(config.limits.session_idle)
         self.status = Status(runner, keepers)
         parts = Parts(

@@ -78,8 +78,11 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True):
     """How changes are worked on."""
 
     workers: Annotated[int, Meta(ge=1, le=64, description="Tasks at work at once.")] = 8
+    queue: Annotated[int, Meta(ge=1, le=100_000, description="Tasks waiting at once; more are refused.")] = 1000
     keep: Annotated[float, _seconds("Tasks that ended are forgotten after this time.", ge=0, le=1e9)] = 7 * 86400.0
-    keep_count: Annotated[int, Meta(ge=1, le=1_000_000, description="Ended tasks kept at most.")] = 10_000
+    keep_count: Annotated[int, Meta(ge=1, le=100_000, description="Ended tasks kept at most; each takes memory.")] = (
+        1000
+    )
     events: Annotated[int, Meta(ge=10, le=1_000_000, description="Events kept for clients that poll.")] = 10_000
 
 

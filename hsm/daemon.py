@@ -46,9 +46,11 @@ def main() -> None:
     except (OSError, StoreError) as error:
         sys.exit(f"hsmd: {error}")
     if arguments.stdio:
-        app.start()
-        status = serve(app)
-        app.stop()
+        _start(app)
+        try:
+            status = serve(app)
+        finally:
+            app.stop()
         sys.exit(status)
     _run(app)
 
@@ -110,12 +112,16 @@ def _run(app: App) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    _start(app)
+    ended.wait()
+    app.stop()
+
+
+def _start(app: App) -> None:
     try:
         app.start()
     except (OSError, StoreError) as error:
         sys.exit(f"hsmd: {error}")
-    ended.wait()
-    app.stop()
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ import selectors
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from libvdsm.log import Log
+from libvdsm.threads import Thread
 
 log = Log("libvdsm.run")
 
@@ -58,7 +58,7 @@ class Runner:
         self._requests = queue.SimpleQueue()
         self._running: dict[int, Running] = {}
         self._setpriv = shutil.which("setpriv")
-        threading.Thread(target=self._start_forever, name="launcher", daemon=True).start()
+        Thread("launcher", self._start_forever).start()
 
     def running(self) -> list[Running]:
         """The programs at work now."""
@@ -84,7 +84,7 @@ class Runner:
         began = time.monotonic()
         try:
             output, errors = self._follow(process, argv[0], began + deadline, on_output, stop)
-            status = self._wait(process, argv[0], began + deadline, stop)
+            status = process.wait()
         finally:
             self._end(process)
         log.debug("program ended", argv=" ".join(argv), status=status, seconds=round(time.monotonic() - began, 3))
@@ -142,13 +142,17 @@ class Runner:
         assert process.stdout is not None
         assert process.stderr is not None
         collected = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
-        with selectors.DefaultSelector() as selector:
-            for descriptor in collected:
+        # A program may close its outputs long before it ends, so its end is waited for too.
+        with selectors.DefaultSelector() as selector, os.fdopen(os.pidfd_open(process.pid)) as end:
+            for descriptor in (*collected, end.fileno()):
                 selector.register(descriptor, selectors.EVENT_READ)
             while selector.get_map():
-                _go_on(name, until, stop)
+                if stop is not None and stop():
+                    raise CommandStopped
+                if time.monotonic() > until:
+                    raise CommandError(os.path.basename(name), "did not end within its deadline and was killed")
                 for ready, _ in selector.select(_TICK):
-                    data = os.read(ready.fd, 65536)
+                    data = b"" if ready.fileobj == end.fileno() else os.read(ready.fd, 65536)
                     if not data:
                         selector.unregister(ready.fd)
                     elif on_output is not None and ready.fd == process.stdout.fileno():
@@ -156,14 +160,6 @@ class Runner:
                     elif len(collected[ready.fd]) < _OUTPUT_LIMIT:
                         collected[ready.fd] += data
         return bytes(collected[process.stdout.fileno()]), bytes(collected[process.stderr.fileno()])
-
-    def _wait(self, process: subprocess.Popen[bytes], name: str, until: float, stop: Callable[[], bool] | None) -> int:
-        """The status of a program that closed its outputs, which is not yet its end."""
-        while True:
-            try:
-                return process.wait(_TICK)
-            except subprocess.TimeoutExpired:
-                _go_on(name, until, stop)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Whatever happened, the program is gone when this returns."""
@@ -174,11 +170,3 @@ class Runner:
             if stream is not None:
                 stream.close()
         self._running.pop(process.pid, None)
-
-
-def _go_on(name: str, until: float, stop: Callable[[], bool] | None) -> None:
-    """Nothing, unless the program is to be ended."""
-    if stop is not None and stop():
-        raise CommandStopped
-    if time.monotonic() > until:
-        raise CommandError(os.path.basename(name), "did not end within its deadline and was killed")

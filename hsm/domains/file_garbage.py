@@ -47,7 +47,9 @@ def _find_in_image(folder: str, relative: str) -> Iterator[Garbage]:
         volume = volume_of(name)
         if removed(name):
             yield Garbage(path=os.path.join(relative, name), begun=False)
-        elif volume and (name.endswith(NEW) or f"{volume}{META}" not in names) and not _is_removed(names, volume):
+        elif volume is None or _is_removed(names, volume):
+            continue
+        elif name.endswith(NEW) or (f"{volume}{META}" not in names and not _needed(folder, volume)):
             yield Garbage(path=os.path.join(relative, name), begun=True)
 
 
@@ -63,6 +65,20 @@ def _published(folder: str, names: set[str]) -> bool:
         if name.endswith(META) and as_id(name[:36]):
             try:
                 if str(volume_format.parse(_read(os.path.join(folder, name))).image) == image:
+                    return True
+            except volume_format.BadMetadata:
+                return True
+            except FileNotFoundError:
+                continue
+    return False
+
+
+def _needed(folder: str, volume: UUID) -> bool:
+    """Whether a published volume stands on this one, whose metadata then was lost; or may, as it cannot be read."""
+    for name in os.listdir(folder):
+        if name.endswith(META) and as_id(name[: -len(META)]):
+            try:
+                if volume_format.parse(_read(os.path.join(folder, name))).parent == volume:
                     return True
             except volume_format.BadMetadata:
                 return True
@@ -101,6 +117,8 @@ def _reclaim_volume(folder: str, volume: VolumeId, renamed: str | None, acquire:
         if os.path.exists(data + META):
             # It was made again under the same id.
             return _unlink(renamed) if renamed else None
+        if _needed(folder, volume):
+            return None
         freed = _unlink(data, wipe=wipe) + _unlink(data + LEASE)
         durable.sync_folders(folder)
         return freed + (_unlink(renamed) if renamed else 0)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord
 from libvdsm.api.errors import (
     GenerationMismatch,
@@ -12,7 +14,7 @@ from libvdsm.api.errors import (
     VolumeDamaged,
     VolumeIllegal,
 )
-from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId
+from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId, VolumeRole
 
 
 def image_of(domain: Domain, image: ImageId) -> ImageRecord:
@@ -23,10 +25,15 @@ def image_of(domain: Domain, image: ImageId) -> ImageRecord:
     return record
 
 
-def leaf_of(record: ImageRecord) -> VolumeRecord:
-    """The one leaf that a sound image has."""
+def intact(record: ImageRecord) -> None:
+    """Every volume of an image can be read, so that it is known which one stands on which."""
     if record.damaged:
         raise ImageDamaged(image=record.id, reason=f"{record.damaged[0].path}: {record.damaged[0].reason}")
+
+
+def leaf_of(record: ImageRecord) -> VolumeRecord:
+    """The one leaf that a sound image has."""
+    intact(record)
     leaves = record.leaves()
     if len(leaves) != 1:
         raise ImageDamaged(image=record.id, reason=f"it has {len(leaves)} newest volumes, and one is right")
@@ -47,6 +54,8 @@ def chain_of(record: ImageRecord, top: VolumeRecord) -> list[VolumeRecord]:
             raise ImageDamaged(image=record.id, reason=f"volume {current.id} stands on {parent}, which is missing")
         if below in chain:
             raise ImageDamaged(image=record.id, reason=f"volume {current.id} stands on itself by way of others")
+        if reason := misread(current, below):
+            raise VolumeDamaged(volume=current.id, reason=reason)
         chain.append(below)
 
 
@@ -74,17 +83,68 @@ def contradiction(volume: VolumeRecord) -> str | None:
         return f"its header refers to no parent, and its metadata to {parent}"
     # oVirt of different ages wrote the bare id, or a path that ends in it.
     folder, _, name = header.backing_file.rpartition("/")
-    known = folder in ("", f"../{volume.folder}") or folder.endswith(f"/{volume.folder}")
+    place = f"/{volume.metadata.domain}/images/{volume.folder}"
+    known = folder in ("", f"../{volume.folder}") or folder.endswith(place)
     if name != str(parent) or not known or ":" in header.backing_file:
         return f"its header refers to {header.backing_file!r}, and its metadata to {parent}"
     return None
 
 
-def usable(chain: list[VolumeRecord]) -> None:
-    """No volume of a chain is marked illegal."""
+def misread(volume: VolumeRecord, below: VolumeRecord) -> str | None:
+    """How QEMU would take the volume below for what it is not, or None.
+
+    A header that names no format has QEMU guess, and what it guesses of a raw volume is what a guest wrote into it.
+    """
+    said = volume.header.backing_format if volume.header else None
+    right = below.metadata.format.value
+    if said == right or (said is None and below.metadata.format is VolumeFormat.QCOW2):
+        return None
+    return f"its header says that {below.id} is {said or 'of a format to be guessed'}, and it is {right}"
+
+
+def wrong_size(volume: VolumeRecord, growing_to: int = 0) -> str | None:
+    """How the size of a volume's data contradicts its metadata, or None.
+
+    Data that is larger, up to ``growing_to`` bytes, is a resize that did not end.
+    """
+    capacity, header = volume.metadata.capacity, volume.header
+    if header is None:
+        return None if volume.length >= capacity else f"its data has {volume.length} bytes of {capacity}"
+    if header.capacity == capacity or capacity < header.capacity <= growing_to:
+        return None
+    hint = f"; a resize to {header.capacity} may not have ended: resize it so" if header.capacity > capacity else ""
+    return f"its header says {header.capacity} bytes, and its metadata {capacity}{hint}"
+
+
+def strayed(domain: Domain, volume: VolumeRecord) -> tuple[str, str] | None:
+    """How a clone's link to its template leads astray: (kind of damage, in words), or None."""
+    home = ImageId(volume.metadata.image)
+    original = domain.image(home)
+    source = original.volumes.get(volume.id) if original else None
+    if source is None or not os.path.samefile(
+        domain.data_path(home, volume.id), domain.data_path(volume.folder, volume.id)
+    ):
+        return (
+            "templateMissing",
+            f"template {home} has no such volume, or it is another file; this link may be the last: keep it",
+        )
+    if source.metadata.role is not VolumeRole.TEMPLATE:
+        return "notTemplate", f"image {home} is no template, and may be written"
+    return None
+
+
+def usable(domain: Domain, chain: list[VolumeRecord], growing_to: int = 0) -> None:
+    """No volume of a chain is marked illegal, of the wrong size, or from elsewhere."""
     for volume in chain:
         if volume.metadata.legality is not Legality.LEGAL:
             raise VolumeIllegal(volume=volume.id)
+        reason = wrong_size(volume, growing_to if volume is chain[0] else 0)
+        if volume.metadata.domain != domain.id:
+            reason = f"its metadata names domain {volume.metadata.domain}"
+        elif volume.is_linked and (astray := strayed(domain, volume)):
+            reason = astray[1]
+        if reason:
+            raise VolumeDamaged(volume=volume.id, reason=reason)
 
 
 def volume_of(domain: Domain, volume: VolumeId, image: ImageId | None) -> tuple[ImageRecord, VolumeRecord]:

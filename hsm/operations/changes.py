@@ -30,7 +30,7 @@ from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.errors import CannotShrink, HasSnapshots, IsTemplate, VolumeHasChildren
 from libvdsm.api.event import VolumeChanged
-from libvdsm.api.types import ImageInfo, VolumeFormat, VolumeInfo, VolumeRole
+from libvdsm.api.types import ImageId, ImageInfo, VolumeFormat, VolumeInfo, VolumeRole
 
 
 class _Change(BaseOperation):
@@ -53,7 +53,7 @@ class _Change(BaseOperation):
     def find(self, domain: Domain) -> tuple[ImageRecord, VolumeRecord]:
         record, volume = chains.volume_of(domain, self.params.volume, self.params.image)
         if volume.is_linked:
-            raise IsTemplate(image=record.id)
+            raise IsTemplate(image=ImageId(volume.metadata.image))
         return record, volume
 
     def is_so(self, volume: VolumeRecord) -> bool:
@@ -155,12 +155,14 @@ class Resize(_Change):
         children = record.children().get(volume.id)
         if children:
             raise VolumeHasChildren(volume=volume.id, children=len(children))
-        if volume.metadata.capacity > round_up(self.params.capacity):
+        capacity = round_up(self.params.capacity)
+        if volume.metadata.capacity > capacity:
             raise CannotShrink(volume=volume.id, capacity=volume.metadata.capacity)
-        chains.usable(chains.chain_of(record, volume))
+        chains.intact(record)
+        chains.usable(self.domain(), chains.chain_of(record, volume), growing_to=capacity)
         return msgspec.structs.replace(
             volume.metadata,
-            capacity=round_up(self.params.capacity),
+            capacity=capacity,
             generation=next_generation(volume.metadata.generation),
         )
 
@@ -211,7 +213,7 @@ class MakeTemplate(BaseOperation):
         record = chains.image_of(domain, self.params.image)
         leaf = chains.leaf_of(record)
         chain = chains.chain_of(record, leaf)
-        chains.usable(chain)
+        chains.usable(domain, chain)
         if len(chain) > 1:
             raise HasSnapshots(image=record.id, snapshots=len(chain) - 1)
         metadata = leaf.metadata

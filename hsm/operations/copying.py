@@ -198,7 +198,7 @@ def readable_chain(domain: Domain, record: ImageRecord, volume: VolumeId | None)
     if top is None:
         raise NoSuchVolume(domain=domain.id, volume=volume or VolumeId(record.id))
     chain = chains.chain_of(record, top)
-    chains.usable(chain)
+    chains.usable(domain, chain)
     return chain
 
 

@@ -180,7 +180,7 @@ class Snapshot(_Creation):
     def decide(self, domain: Domain) -> Plan:
         record = chains.image_of(domain, self.image_id)
         leaf = chains.leaf_of(record)
-        chains.usable(chains.chain_of(record, leaf))
+        chains.usable(domain, chains.chain_of(record, leaf))
         if leaf.id != self._leased:
             raise ImageInUse(image=self.image_id, volume=leaf.id, holder="whoever just made a snapshot of it")
         return self.on_top(domain, leaf, self.params.name, None)
@@ -226,7 +226,7 @@ class Clone(_Creation):
         leaf = chains.leaf_of(record)
         if leaf.metadata.role is not VolumeRole.TEMPLATE:
             raise NotTemplate(image=self.params.template)
-        chains.usable(chains.chain_of(record, leaf))
+        chains.usable(domain, chains.chain_of(record, leaf))
         return leaf
 
     def decide(self, domain: Domain) -> Plan:

@@ -24,6 +24,7 @@ from hsm.operations.base import (
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.errors import (
+    ImageDamaged,
     ImageInUse,
     IsTemplate,
     NoSuchImage,
@@ -151,6 +152,10 @@ class DeleteVolume(BaseOperation):
         if volume.is_linked:
             raise IsTemplate(image=ImageId(volume.metadata.image))
         chains.expect_generation(volume, self.params.generation)
+        # What cannot be read may stand on this volume, or be all that is left below it.
+        chains.intact(record)
+        if (parent := volume.metadata.parent) is not None and parent not in record.volumes:
+            raise ImageDamaged(image=record.id, reason=f"volume {volume.id} stands on {parent}, which is missing")
         if children := record.children().get(volume.id):
             raise VolumeHasChildren(volume=volume.id, children=len(children))
         if clones := domain.clones(record.id):

@@ -98,7 +98,8 @@ def image_info(
     try:
         leaf = chains.leaf_of(record)
         for volume in chains.chain_of(record, leaf):
-            chains.prove(volume)
+            if reason := chains.wrong_size(volume):
+                raise VolumeDamaged(volume=volume.id, reason=reason)  # noqa: TRY301
     except (ImageDamaged, VolumeDamaged) as error:
         damage = error.reason
         leaf = max(record.leaves() or record.own, key=lambda volume: volume.metadata.sequence, default=None)

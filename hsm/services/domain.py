@@ -105,9 +105,10 @@ class DomainService(Service, Domain):
             ids, following = page(opened.image_ids(), str, limit, start)
             for image in ids:
                 record = opened.image(image)
+                if record is not None:
+                    damaged += checking.check_image(opened, record)
                 if record is not None and record.published:
                     volumes += describe.volume_infos(domain, record)
-                    damaged += checking.check_image(opened, record)
             garbage = [found.path for found in opened.garbage()]
         return DomainDump(
             domain=info_of(self.context, domain),

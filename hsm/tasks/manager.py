@@ -41,10 +41,12 @@ from libvdsm.api.types import (
 from libvdsm.declare import ApiError
 from libvdsm.log import Log, request_id
 from libvdsm.server.dispatch import error_info
+from libvdsm.threads import Thread
 
 log = Log("hsm.tasks")
 
 _PROGRESS_INTERVAL = 0.25
+_PRUNE_EVERY = 100
 _NO_PROGRESS = Progress(done=0, total=0, percent=0.0, step="waiting")
 
 
@@ -144,7 +146,8 @@ class _Waiting:
 class TaskManager:
     """All tasks of this service."""
 
-    def __init__(self, events: EventLog, ownerships: list[Ownership], workers: int) -> None:
+    def __init__(self, events: EventLog, ownerships: list[Ownership], workers: int, queue: int = 1000) -> None:
+        """``workers`` tasks are at work at once, ``queue`` may wait."""
         self.changed = threading.Condition()
         self._events = events
         self._ownerships = {ownership.mode: ownership for ownership in ownerships}
@@ -154,9 +157,9 @@ class TaskManager:
         self._locks = LockTable()
         self._running = 0
         self._closing = False
-        self._workers = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
-        ]
+        self._longest = queue
+        self._ended = 0
+        self._workers = [Thread(f"worker-{number}", self._work) for number in range(workers)]
 
     # ---- for services
 
@@ -164,6 +167,9 @@ class TaskManager:
         self, verb: str, params: msgspec.Struct, operation: Operation, *, owner: str, request: str
     ) -> TaskInfo[Any]:
         """Take an operation: its task, which is queued."""
+        if self.counts()[0] >= self._longest:
+            operation.close()
+            raise Unavailable(reason=f"{self._longest} tasks are waiting already")
         objects = operation.objects
         info: TaskInfo[Any] = TaskInfo(
             id=TaskId(uuid.uuid4()),
@@ -301,7 +307,11 @@ class TaskManager:
     def prune(self) -> None:
         """Forget tasks that ended too long ago."""
         for ownership in self._ownerships.values():
-            gone = ownership.prune()
+            try:
+                gone = ownership.prune()
+            except StoreError as error:
+                log.error("old tasks could not be forgotten", error=error)
+                continue
             with self.changed:
                 for task in gone:
                     self._tasks.pop(task, None)
@@ -412,6 +422,9 @@ class TaskManager:
         )
         self._tell(task)
         task.ended.set()
+        self._ended += 1
+        if self._ended % _PRUNE_EVERY == 0:
+            self.prune()
 
     # ---- telling
 

@@ -20,6 +20,7 @@ from libvdsm.server import jsonrpc
 from libvdsm.server.caller import Connection
 from libvdsm.server.dispatch import Dispatcher
 from libvdsm.server.listener import Limits
+from libvdsm.threads import Thread
 from libvdsm.wire.framing import Framer, frame
 from libvdsm.wire.jsonrpc import encode_event, encode_reply
 from libvdsm.wire.messages import BadMessage, Notification
@@ -121,7 +122,7 @@ class _Pusher:
         self._hang_up = hang_up
         self._lock = threading.Lock()
         self._queue: queue.Queue[Notification | None] = queue.Queue(_QUEUE)
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
 
     def send(self, data: bytes) -> None:
         with self._lock:
@@ -129,7 +130,7 @@ class _Pusher:
 
     def push(self, notification: Notification) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+            self._thread = Thread("events", self._run)
             self._thread.start()
         try:
             self._queue.put_nowait(notification)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from libvdsm.log import Log
 from libvdsm.server.caller import Access, Connection, peer_credentials
+from libvdsm.threads import Thread
 
 log = Log("libvdsm.listener")
 
@@ -98,7 +99,7 @@ class Listener:
         self._count = count
         self._open: set[socket.socket] = set()
         self._closing = False
-        self._thread = threading.Thread(target=self._accept_forever, name=f"accept {wire}", daemon=True)
+        self._thread = Thread(f"accept {wire}", self._accept_forever)
 
     @property
     def address(self) -> str:
@@ -132,7 +133,7 @@ class Listener:
                 sock.close()
                 continue
             try:
-                threading.Thread(target=self._run, args=(sock,), name=f"client {self.wire}", daemon=True).start()
+                Thread(f"client {self.wire}", self._run, sock).start()
             except RuntimeError as error:
                 log.error("cannot serve a client", wire=self.wire, error=error)
                 sock.close()
