@@ -172,6 +172,8 @@ class NewVolume:
     length: int
     format: VolumeFormat
     allocation: Allocation
+    first: bool
+    """the image has no volume of its own yet"""
     template: tuple[ImageId, VolumeId] | None = None
 
 

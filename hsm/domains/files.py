@@ -205,8 +205,10 @@ class FileDomain(Domain):
 
     def begin_volume(self, new: NewVolume) -> Held:
         folder = os.path.join(self.images, str(new.image))
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o755)
+        if new.first:
+            # Also when a maker that crashed left the folder: nobody knows whether its entry is on stable storage.
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o755)
             durable.sync_folders(self.images)
         durable.write_new(self.lease_path(new.image, new.volume), b"", sync=False)
         held = self.acquire([Wanted(new.volume, new.image)])

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 
-from hsm.domains.base import Domain, Garbage
+import msgspec
+
+from hsm.domains.base import Domain, Garbage, VolumeRecord
 from hsm.operations.base import (
     BaseOperation,
     Context,
@@ -21,6 +23,7 @@ from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.domain import GarbageReport
 from libvdsm.api.event import GarbageCollected
+from libvdsm.api.types import ImageId, VolumeRole
 from libvdsm.log import Log
 
 log = Log("hsm.collecting")
@@ -63,10 +66,36 @@ def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
         if not garbage.begun:
             job.check()
             freed += _reclaim(domain, garbage, removed, kept)
+    for image in domain.image_ids():
+        job.check()
+        mend_roles(context, domain, image)
     if removed:
         log.info("garbage collected", domain=domain.id, items=len(removed), bytes=freed)
         context.events.emit(GarbageCollected(domain=domain.id, items=len(removed)))
     return GarbageReport(domain=domain.id, removed=sorted(removed), kept=sorted(kept), freed=freed)
+
+
+def mend_roles(context: Context, domain: Domain, image: ImageId) -> None:
+    """Write leaf and internal as they are, where a crash between publishing and writing left them otherwise.
+
+    Nothing here trusts what is written; oVirt does.
+    """
+    if not _misnamed(domain, image):
+        return
+    with domain_lease(context, domain):
+        for volume, role in _misnamed(domain, image):
+            metadata = msgspec.structs.replace(volume.metadata, role=role)
+            domain.rewrite(image, volume.id, metadata)
+            log.info("role mended", image=image, volume=volume.id, role=role.value)
+
+
+def _misnamed(domain: Domain, image: ImageId) -> list[tuple[VolumeRecord, VolumeRole]]:
+    """The volumes of a sound image whose written role is not the derived one."""
+    record = domain.image(image)
+    if record is None or record.damaged or len(record.leaves()) != 1:
+        return []
+    roles = [(volume, record.role(volume)) for volume in record.own]
+    return [(volume, role) for volume, role in roles if volume.metadata.role is not role]
 
 
 def _reclaim(domain: Domain, garbage: Garbage, removed: list[str], kept: list[str]) -> int:

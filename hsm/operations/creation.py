@@ -188,7 +188,7 @@ class Snapshot(_Creation):
     def on_top(self, domain: Domain, leaf: VolumeRecord, snapshot: str | None, text: str | None) -> Plan:
         old = leaf.metadata.description
         frozen = msgspec.structs.replace(
-            leaf.metadata, role=VolumeRole.INTERNAL, description=description.write(old, snapshot=snapshot)
+            leaf.metadata, role=VolumeRole.INTERNAL, description=description.write(old, snapshot=snapshot or "")
         )
         return plan_volume(
             domain=domain.id,

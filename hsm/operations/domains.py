@@ -136,6 +136,16 @@ class AttachDomain(BaseOperation):
     def objects(self) -> Objects:
         return Objects(self.params.id)
 
+    def outcome(self) -> DomainInfo | None:
+        path = os.path.realpath(self.params.path)
+        attached = [item for item in self.context.registry.all() if os.path.realpath(item.path) == path]
+        if self.params.id is not None:
+            attached = [item for item in attached if item.id == self.params.id]
+        elif attached:
+            driver = self.context.registry.driver(self.params.type)
+            attached = [item for item in attached if [item.id] == driver.discover(path)]
+        return info_of(self.context, attached[0].id) if attached else None
+
     def run(self, job: Job) -> DomainInfo:
         job.progress("attaching")
         driver = self.context.registry.driver(self.params.type)
@@ -194,6 +204,10 @@ class DetachDomain(_DomainOperation):
     @property
     def locks(self) -> Locks:
         return (lock_domain(self.params.domain, shared=False),)
+
+    def outcome(self) -> Nothing | None:
+        attached = {item.id for item in self.context.registry.all()}
+        return None if self.params.domain in attached else Nothing()
 
     def run(self, job: Job) -> Nothing:
         job.progress("detaching")

@@ -92,7 +92,8 @@ def plan_volume(
     template = None
     if parent is not None and parent.metadata.image != image:
         template = (ImageId(parent.metadata.image), parent.id)
-    new = NewVolume(image, volume, length, format_, allocation, template)
+    first = parent is None or parent.is_linked or parent.metadata.image != image
+    new = NewVolume(image, volume, length, format_, allocation, first, template)
     return Plan(new, metadata, content, frozen)
 
 
