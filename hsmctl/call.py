@@ -17,8 +17,10 @@ from hsmctl.commands import Argument
 from hsmctl.connection import open_client
 from hsmctl.failure import Refusal
 from hsmctl.names import ENVIRONMENT, Names, read_all
-from hsmctl.tables import Shown, event_line, view
+from hsmctl.shown import Shown
+from hsmctl.tables import event_line
 from hsmctl.values import Kind, show_duration
+from hsmctl.views import view
 from libvdsm.api.domain import CheckReport
 from libvdsm.api.types import TaskInfo, TaskState
 from libvdsm.client import Client
@@ -45,10 +47,9 @@ class Call:
                 return special(self)
             if not commands.starts_task(self.verb):
                 return self.show(self._ask())
-            task = self._ask()
             if not self._words.wait:
-                return self._show_begun(task)
-            ended = progress.wait(self.client, task)
+                return self._show_begun(self._ask())
+            ended = progress.wait(self.client, self._ask)
         status = self.show(ended.result)
         if ended.interrupted:
             print("hsmctl: the task could not be stopped any more, and has succeeded", file=sys.stderr)

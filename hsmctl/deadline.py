@@ -21,7 +21,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             answers.put((work(), None))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  handed to whoever waits
             answers.put((None, error))
 
     threading.Thread(target=run, name="bounded work", daemon=True).start()

@@ -28,6 +28,7 @@ from libvdsm.api.domain import DomainInfo, DomainState
 from libvdsm.client import Client
 from libvdsm.declare import ApiError
 
+_PYTHON = (3, 11)
 _PATIENCE = 5.0
 """Seconds that a program or the service has to answer."""
 
@@ -116,7 +117,7 @@ def examine_tool(tool: Tool, *, path: str | None = None) -> Finding:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
+    if sys.version_info < _PYTHON:
         return Finding("python", "missing", version, "Install Python 3.11 or newer")
     return Finding("python", "ok", version)
 
@@ -141,9 +142,7 @@ def _sockets(connect: str | None) -> Iterator[Finding]:
         except PermissionError:
             yield Finding("socket", "warn", f"{path} cannot be looked at", "Ask the administrator for access")
             continue
-        yield Finding(
-            "socket", "ok" if there else "info", f"{path} {'exists' if there else 'does not exist'}"
-        )
+        yield Finding("socket", "ok" if there else "info", f"{path} {'exists' if there else 'does not exist'}")
 
 
 def _service(connect: str | None) -> Iterator[Finding]:
@@ -164,9 +163,7 @@ def _service(connect: str | None) -> Iterator[Finding]:
     client.close()
 
 
-def _asking(
-    ask: Callable[[Client, str], list[Finding]], client: Client, address: str
-) -> Callable[[], list[Finding]]:
+def _asking(ask: Callable[[Client, str], list[Finding]], client: Client, address: str) -> Callable[[], list[Finding]]:
     return lambda: ask(client, address)
 
 
@@ -175,9 +172,7 @@ def _capabilities(client: Client, address: str) -> list[Finding]:
     types = ", ".join(driver.type for driver in able.drivers)
     return [
         Finding("service", "ok", f"version {able.version}, API {able.api}, at {address}"),
-        Finding("domain types", "ok", types)
-        if types
-        else Finding("domain types", "missing", "none", "Reinstall hsm"),
+        Finding("domain types", "ok", types) if types else Finding("domain types", "missing", "none", "Reinstall hsm"),
         *[
             Finding(f"service: {tool.name}", "warn", f"not found: {tool.missing}", "Install it")
             for tool in able.tools
@@ -197,9 +192,7 @@ def _rights(client: Client, _: str) -> list[Finding]:
 def _domains(client: Client, _: str) -> list[Finding]:
     domains = list(read_all(lambda start: client.domain.list(start=start)).items)
     if not domains:
-        return [
-            Finding("domains", "warn", "none is served", "Make one with `hsmctl domain create NAME PATH`")
-        ]
+        return [Finding("domains", "warn", "none is served", "Make one with `hsmctl domain create NAME PATH`")]
     return [_domain(client, domain) for domain in domains]
 
 
@@ -207,9 +200,7 @@ def _domain(client: Client, domain: DomainInfo) -> Finding:
     subject = f"domain {domain.name or domain.id}"
     if domain.state is not DomainState.OK:
         advice = f"See `hsmctl domain check {domain.name or domain.id}`"
-        return Finding(
-            subject, "missing", f"{domain.state.value}: {_line(domain.problem or domain.path)}", advice
-        )
+        return Finding(subject, "missing", f"{domain.state.value}: {_line(domain.problem or domain.path)}", advice)
     try:
         stats = client.domain.get_stats(domain=domain.id)
     except ApiError as error:

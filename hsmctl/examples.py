@@ -71,9 +71,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "Image.export": (
         Example("hsmctl image export web01 web01.qcow2"),
-        Example(
-            "hsmctl image export web01 old.raw --format raw --volume before-upgrade", "a snapshot's state"
-        ),
+        Example("hsmctl image export web01 old.raw --format raw --volume before-upgrade", "a snapshot's state"),
     ),
     "Image.prepare": (
         Example("hsmctl image prepare web01", "prints the path and format to give to QEMU"),
@@ -88,17 +86,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Volume.getInfo": (Example("hsmctl volume info before-upgrade --image web01"),),
     "Volume.list": (Example("hsmctl volume list --image web01"),),
     "Volume.resize": (Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),),
-    "Volume.setDescription": (
-        Example('hsmctl volume set-description before-upgrade "before 12.5" --image web01'),
-    ),
+    "Volume.setDescription": (Example('hsmctl volume set-description before-upgrade "before 12.5" --image web01'),),
     "Volume.setLegality": (Example("hsmctl volume set-legality 3f2a9c1e illegal"),),
     "Volume.measure": (
         Example("hsmctl volume measure web01"),
         Example("hsmctl volume measure before-upgrade --image web01 --format raw --no-chain"),
     ),
-    "Volume.delete": (
-        Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),
-    ),
+    "Volume.delete": (Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),),
     "Task.list": (Example("hsmctl task list"), Example("hsmctl task list --state running")),
     "Task.getInfo": (Example("hsmctl task info 3f2a9c1e"),),
     "Task.wait": (

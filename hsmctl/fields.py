@@ -16,28 +16,21 @@ from hsmctl.output import Cell, Facts, Pieces, Styled, Table, View
 from hsmctl.values import show_duration, show_size, show_size_exactly, show_time
 from libvdsm.declare import bare, camel, describe
 
+_WORDS = {word: word.upper() for word in ("api", "cpu", "id", "pid", "uid")}
 _GOOD = frozenset({"ok", "succeeded"})
 _BAD = frozenset({"unavailable", "failed", "illegal", "error"})
 
 
 def label(name: str) -> str:
     """A field's name in words, as a label: ``actual_size`` is ``Actual size``."""
-    words = kebab(camel(name)).replace("-", " ")
-    return {"id": "ID", "uid": "UID", "pid": "PID", "api": "API", "cpu": "CPU"}.get(words, words.capitalize())
+    first, *rest = kebab(camel(name)).split("-")
+    return " ".join([_WORDS.get(first, first.capitalize()), *[_WORDS.get(word, word) for word in rest]])
 
 
 def state(value: enum.Enum | str) -> Cell:
     """A word that says whether something is well, coloured so."""
     text = value.value if isinstance(value, enum.Enum) else value
-    style = (
-        "green"
-        if text in _GOOD
-        else "red"
-        if text in _BAD
-        else "yellow"
-        if text in ("stopped", "warning")
-        else ""
-    )
+    style = "green" if text in _GOOD else "red" if text in _BAD else "yellow" if text in ("stopped", "warning") else ""
     return Styled(text, style) if style else text
 
 
@@ -72,7 +65,7 @@ def facts(value: msgspec.Struct, *, heading: str = "", without: Sequence[str] = 
     below: list[View] = []
     for name in value.__struct_fields__:
         member = getattr(value, name)
-        if name in without or member is None or member == []:
+        if name in without or member is None or member in ([], {}):
             continue
         short = cell(member, hints[name], exact=True)
         if short is not None:
@@ -82,12 +75,12 @@ def facts(value: msgspec.Struct, *, heading: str = "", without: Sequence[str] = 
         elif isinstance(member, dict):
             below.append(Facts([(str(key), str(item)) for key, item in member.items()], label(name)))
         elif member:
-            below += [Facts((), label(name)), table(member, bare(hints[name]))]
-    own = Facts(rows, heading)
-    return Pieces([own, *below]) if below else own
+            below.append(table(member, bare(hints[name]), label(name)))
+    own = [Facts(rows, heading)] if rows else []
+    return Pieces([*own, *below])
 
 
-def table(items: Sequence[msgspec.Struct], list_type: Any) -> Table:
+def table(items: Sequence[msgspec.Struct], list_type: Any, title: str = "") -> Table:
     """Structures of one type as rows; members that all of them lack are left out."""
     kind = typing.get_args(list_type)[0]
     kind = typing.get_origin(kind) or kind
@@ -99,7 +92,7 @@ def table(items: Sequence[msgspec.Struct], list_type: Any) -> Table:
     ]
     rows = [[cell(getattr(item, name), hints[name]) or "-" for name in present] for item in items]
     right = frozenset(heading(name) for name in present if describe(hints[name])[1].get("unit") == "bytes")
-    return Table([heading(name) for name in present], rows, right)
+    return Table([heading(name) for name in present], rows, right, heading=title)
 
 
 def heading(name: str) -> str:

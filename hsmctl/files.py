@@ -46,12 +46,12 @@ def writing(text: str, *, force: bool, wait: bool) -> Iterator[int]:
     written = final
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     kind = _mode(final)
-    if kind is not None and not force:
-        msg = f"{text} exists already; take another name, or add --force to replace it"
-        raise Refusal("FileExists", msg)
     if kind is not None and stat.S_ISDIR(kind):
         msg = f"{text} is a folder; give the name of a file"
         raise Refusal("FileNotUsable", msg)
+    if kind is not None and not force:
+        msg = f"{text} exists already; take another name, or add --force to replace it"
+        raise Refusal("FileExists", msg)
     if kind is not None and not stat.S_ISREG(kind):
         flags = os.O_RDWR
     elif kind is not None:

@@ -76,6 +76,7 @@ class Names:
         self._api = api
         self.known: dict[UUID, str] = {}
         """Names of what was looked up, for messages."""
+        self._listed: dict[DomainId, list[ImageInfo]] = {}
 
     def domain(self, text: str | None) -> DomainId:
         """The domain that is named; without a name the environment's, and then the only one."""
@@ -136,7 +137,7 @@ class Names:
     def domain_candidates(self) -> list[Candidate]:
         return [Candidate(domain.id, domain.name, domain.state.value) for domain in self._domains]
 
-    def image_candidates(self, domain: DomainId | None) -> list[Candidate]:
+    def image_candidates(self, domain: DomainId) -> list[Candidate]:
         return [Candidate(i.id, i.name, "template" if i.is_template else "") for i in self._images(domain)]
 
     def domain_names(self) -> dict[UUID, str]:
@@ -149,10 +150,7 @@ class Names:
     def volume_candidates(self, domain: DomainId, image: ImageId | None) -> list[Candidate]:
         volumes = self._volumes(domain, image)
         images = {v.image: v.name for v in volumes if v.role is not VolumeRole.INTERNAL}
-        return [
-            Candidate(v.id, v.name, f"{v.role.value} of image {images.get(v.image) or v.image}")
-            for v in volumes
-        ]
+        return [Candidate(v.id, v.name, f"{v.role.value} of image {images.get(v.image) or v.image}") for v in volumes]
 
     def _chosen(self, text: str, candidates: Sequence[Candidate], what: str, where: str, see: str) -> UUID:
         chosen = choose(text, candidates, what=what, where=where, see=see)
@@ -170,15 +168,14 @@ class Names:
     def _tasks(self) -> list[TaskInfo[Any]]:
         return list(read_all(lambda start: self._api.task.list(start=start)).items)
 
-    @functools.lru_cache(maxsize=8)
-    def _images(self, domain: DomainId | None) -> list[ImageInfo]:
-        return list(read_all(lambda start: self._api.image.list(domain=domain, start=start)).items)
+    def _images(self, domain: DomainId) -> list[ImageInfo]:
+        if domain not in self._listed:
+            page = read_all(lambda start: self._api.image.list(domain=domain, start=start))
+            self._listed[domain] = list(page.items)
+        return self._listed[domain]
 
-    @functools.lru_cache(maxsize=8)
     def _volumes(self, domain: DomainId, image: ImageId | None) -> list[VolumeInfo]:
-        return list(
-            read_all(lambda start: self._api.volume.list(domain=domain, image=image, start=start)).items
-        )
+        return list(read_all(lambda start: self._api.volume.list(domain=domain, image=image, start=start)).items)
 
 
 def short(ids: Iterable[UUID]) -> dict[UUID, str]:

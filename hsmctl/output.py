@@ -38,6 +38,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     right: frozenset[str] = frozenset()
     empty: str = "There is nothing."
+    heading: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class Pieces:
     items: Sequence[View] = field(default_factory=tuple)
 
 
+_FOLDED = frozenset({"DAMAGE", "DESCRIPTION", "HOW IT IS", "MEANING", "PROBLEM"})
+_PROSE = 24
+"""Columns that prose has at least."""
 _UNSAFE = ("Cc", "Cf", "Zl", "Zp")
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
@@ -117,7 +121,7 @@ def plain(view: View) -> list[str]:
         return heading + [f"{label + ':':<{width + 1}}  {text}" for label, text in rows]
     if isinstance(view, Table):
         return _plain_table(view)
-    return (view.text if isinstance(view, Styled) else view).splitlines() or [""]
+    return [clean(line) for line in (view.text if isinstance(view, Styled) else view).split("\n")]
 
 
 def _text(cell: Cell) -> str:
@@ -129,7 +133,7 @@ def _plain_table(table: Table) -> list[str]:
         return [table.empty]
     rows = [list(table.headings), *[[_text(cell) for cell in row] for row in table.rows]]
     widths = [max(_width(row[index]) for row in rows) for index in range(len(table.headings))]
-    lines = []
+    lines = [table.heading] if table.heading else []
     for row in rows:
         cells = []
         for heading, text, width in zip(table.headings, row, widths, strict=True):
@@ -143,9 +147,7 @@ def _width(text: str) -> int:
     """Columns that a text takes: two for each wide character, none for what stands above another."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _show_rich(view: View, stream: TextIO) -> None:
@@ -162,9 +164,11 @@ def _rich(view: View, console: Any) -> None:
                 console.print()
             _rich(item, console)
     elif isinstance(view, Table) and view.rows:
-        console.print(_rich_table(view))
+        if view.heading:
+            console.print(view.heading, style="bold", markup=False)
+        _print_table(view, console)
     elif isinstance(view, Facts):
-        console.print(_rich_facts(view))
+        _print_facts(view, console)
     else:
         for line in plain(view):
             console.print(line, markup=False, style=view.style if isinstance(view, Styled) else None)
@@ -176,33 +180,32 @@ def _rich_cell(cell: Cell) -> Any:
     return Text(_text(cell), style=cell.style if isinstance(cell, Styled) else "")
 
 
-def _rich_table(view: Table) -> Any:
+def _print_table(view: Table, console: Any) -> None:
+    """Prose is folded into its column; all else stays whole, if need be beyond the edge, where a terminal wraps it."""
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in view.headings:
-        numeric = heading in view.right
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    needed = 0
+    for index, heading in enumerate(view.headings):
+        longest = max(_width(text) for text in [heading, *[_text(row[index]) for row in view.rows]])
+        needed += 2 + (min(longest, _PROSE) if heading in _FOLDED else longest)
+        justify: Any = "right" if heading in view.right else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading not in _FOLDED, overflow="fold")
     for row in view.rows:
         table.add_row(*[_rich_cell(cell) for cell in row])
-    return table
+    console.width, before = max(console.width, needed), console.width
+    console.print(table, crop=False)
+    console.width = before
 
 
-def _rich_facts(view: Facts) -> Any:
-    from rich.table import Table as RichTable
+def _print_facts(view: Facts, console: Any) -> None:
+    """Line by line, and not as a table: a terminal then wraps a long path so that it can be copied whole."""
+    from rich.text import Text
 
-    table = RichTable(
-        box=None,
-        show_header=False,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        title=clean(view.heading) or None,
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in view.rows:
-        if value is not None:
-            table.add_row(label, _rich_cell(value))
-    return table
+    if view.heading:
+        console.print(Text(clean(view.heading), style="bold"))
+    rows = [(label, value) for label, value in view.rows if value is not None]
+    width = max((len(label) for label, _ in rows), default=0)
+    for label, value in rows:
+        line = Text.assemble((f"{label + ':':<{width + 1}}  ", "dim"), _rich_cell(value))
+        console.print(line, soft_wrap=True)

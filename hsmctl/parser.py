@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         known = list(action.choices or ())
         if action.choices is None or value in known:
             return
-        what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
+        what = "command" if action.dest in ("class_", "verb_") else "value"
         hint = _suggestion(value, known) or f"there is {', '.join(known)}"
         shown = "" if what == "command" else f"{'/'.join(action.option_strings) or action.metavar}: "
         msg = f"{shown}there is no {what} {value!r}; {hint}"
@@ -86,14 +86,17 @@ def _terminal_width() -> int:
 
 def build(words: Sequence[str] | None = None) -> Parser:
     """The parser: of all commands, or with the words of a command line only of the class that they name."""
-    top = Parser(
-        prog="hsmctl", usage="hsmctl COMMAND ... [OPTIONS]", description=_top_description(), epilog=EXPLAINED
-    )
+    named = {name for name in CLASSES if words is None or name.lower() in words}
+    helps = words is None or not named or {"-h", "--help"} & set(words)
+    description = _top_description() if helps else None
+    top = Parser(prog="hsmctl", usage="hsmctl COMMAND ... [OPTIONS]", description=description, epilog=EXPLAINED)
     _add_globals(top.add_argument_group("options"), first=True)
     classes = top.add_subparsers(prog="hsmctl", metavar="COMMAND", dest="class_", help=argparse.SUPPRESS)
-    named = {name for name in CLASSES if words is None or name.lower() in words}
     for name, cls in CLASSES.items():
-        _add_class(classes, name, cls, whole=name in named)
+        if name in named:
+            _add_class(classes, name, cls)
+        else:
+            classes.add_parser(name.lower())
     _add_own(classes)
     return top
 
@@ -103,12 +106,12 @@ def _top_description() -> str:
     for heading, names in commands.classes().items():
         lines.append(f"{heading}:")
         for name in names:
-            lines.append(f"  {name.lower():<11}{commands.in_cli_words(_first_line(CLASSES[name].__doc__))}")
+            lines.append(f"  {name.lower():<12}{commands.in_cli_words(_first_line(CLASSES[name].__doc__))}")
             verbs = ", ".join(commands.short_name(verb) for verb in commands.verbs_of(name))
-            lines += textwrap.wrap(verbs, _TEXT, initial_indent=" " * 13, subsequent_indent=" " * 13)
+            lines += textwrap.wrap(verbs, _TEXT, initial_indent=" " * 14, subsequent_indent=" " * 14)
         lines.append("")
     lines.append("This host:")
-    lines += [f"  {name:<11}{text}" for name, text in OWN.items()]
+    lines += [f"  {name:<12}{text}" for name, text in OWN.items()]
     lines += ["", "First steps:", *[f"  {line}" for line in FIRST_STEPS], ""]
     lines += textwrap.wrap(
         "hsmctl COMMAND --help tells more, with examples. Where an id is expected, a name or the beginning "
@@ -143,14 +146,14 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
     group.add_argument("-h", "--help", action="help", help="print this help")
 
 
-def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type, *, whole: bool) -> None:
+def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) -> None:
     prog = f"hsmctl {name.lower()}"
     parser = top.add_parser(
         name.lower(), prog=prog, usage=f"{prog} COMMAND ...", description=_class_description(name, cls)
     )
     parser.set_defaults(parser=parser)
     verbs = parser.add_subparsers(prog=prog, metavar="COMMAND", dest="verb_", help=argparse.SUPPRESS)
-    for verb in commands.verbs_of(name) if whole else ():
+    for verb in commands.verbs_of(name):
         command = commands.kebab(verb.name)
         child = verbs.add_parser(
             command,
@@ -228,9 +231,7 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
     help_ = _help(verb, argument)
     if argument.kind is Kind.FLAG:
         constant = argument.parameter.default is not True
-        group.add_argument(
-            argument.option, dest=argument.dest, action="store_const", const=constant, help=help_
-        )
+        group.add_argument(argument.option, dest=argument.dest, action="store_const", const=constant, help=help_)
         return
     action = group.add_argument(
         argument.option,
@@ -277,9 +278,7 @@ def _help(verb: Verb, argument: Argument) -> str:
         notes.append("must not exist, unless --force is given")
     if argument.kind is Kind.DOMAIN and not argument.required:
         text = text.partition("; absent")[0]
-        notes.append(
-            "otherwise $HSM_DOMAIN, " + ("or the only one" if argument.parameter.required else "or all")
-        )
+        notes.append("otherwise $HSM_DOMAIN, " + ("or the only one" if argument.parameter.required else "or all"))
     elif argument.parameter.name == "name" and verb.descriptors:
         notes.append("otherwise the file's name without its suffix")
     elif verb.full == "Task.wait" and argument.parameter.name == "timeout":
@@ -298,9 +297,7 @@ def _add_extras(group: argparse._ArgumentGroup, verb: Verb) -> None:
         group.add_argument(
             "--allow-same-name", action="store_true", help=f"even if another {verb.cls.lower()} has that name"
         )
-    if any(
-        a.kind is Kind.FILE and a.parameter.extra.get("mode") == "write" for a in commands.arguments(verb)
-    ):
+    if any(a.kind is Kind.FILE and a.parameter.extra.get("mode") == "write" for a in commands.arguments(verb)):
         group.add_argument("--force", action="store_true", help="replace FILE if it exists")
     if commands.starts_task(verb):
         group.add_argument(
@@ -309,9 +306,7 @@ def _add_extras(group: argparse._ArgumentGroup, verb: Verb) -> None:
             default=True,
             help="wait for the end of the task; ^C stops it (default)",
         )
-        group.add_argument(
-            "--no-wait", dest="wait", action="store_false", help="print the task's id and end at once"
-        )
+        group.add_argument("--no-wait", dest="wait", action="store_false", help="print the task's id and end at once")
 
 
 def _add_own(top: argparse._SubParsersAction[Parser]) -> None:

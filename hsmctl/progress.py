@@ -12,10 +12,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from hsmctl.codes import INTERRUPTED
 from hsmctl.failure import Refusal
@@ -40,9 +40,11 @@ class Ended:
     interrupted: bool
 
 
-def wait(client: Client, task: TaskInfo[Any]) -> Ended:
-    """Wait for the end of a task that this command began, and stop it on ^C."""
+def wait(client: Client, ask: Callable[[], TaskInfo[Any]]) -> Ended:
+    """Ask for a task and wait for its end, and stop it on ^C."""
+    # Counted from before the task exists: a ^C in between would leave it to itself, and nobody would know its id.
     with _interrupts() as interrupts, Bar() as bar:
+        task = ask()
         asked = False
 
         def on_progress(current: TaskInfo[Any]) -> None:
@@ -56,9 +58,7 @@ def wait(client: Client, task: TaskInfo[Any]) -> Ended:
             return Ended(client.wait(task, on_progress=on_progress), bool(interrupts.count))
         except ConnectionFailed as error:
             bar.close()
-            error.add_note(
-                f"Once it answers again, `hsmctl task info {task.id}` tells what became of the task."
-            )
+            error.add_note(f"Once it answers again, `hsmctl task info {task.id}` tells what became of the task.")
             raise
         except ApiError as error:
             bar.close()
@@ -133,7 +133,7 @@ class Bar:
         self._wanted = sys.stderr.isatty()
         self._begun = time.monotonic()
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
 from hsmctl.commands import in_cli_words, shown_command
 from hsmctl.fields import facts, state
-from hsmctl.names import Names, short
+from hsmctl.names import short
 from hsmctl.output import Cell, Facts, Pieces, Styled, Table, View
-from hsmctl.values import show_duration, show_size, show_size_exactly, show_time
+from hsmctl.shown import Shown
+from hsmctl.values import parse_id, show_duration, show_size, show_size_exactly, show_time
 from libvdsm.api import VERBS
 from libvdsm.api.config import Settings
-from libvdsm.api.domain import CheckReport, DomainDump, DomainPage, GarbageReport
+from libvdsm.api.domain import CheckReport, DomainDump, DomainPage, GarbageReport, Problem
 from libvdsm.api.event import EventInfo, EventPage
 from libvdsm.api.host import Capabilities, PingInfo
 from libvdsm.api.image import ImagePage
@@ -29,41 +27,12 @@ from libvdsm.api.types import (
     ErrorInfo,
     ImageInfo,
     Legality,
-    Nothing,
     PreparedInfo,
     TaskInfo,
     VolumeInfo,
     VolumeRole,
 )
 from libvdsm.api.volume import VolumePage
-from libvdsm.declare import Verb
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a view may need beside the result: the verb, what it was given, and names."""
-
-    verb: Verb
-    given: Mapping[str, Any]
-    names: Names
-
-    def name(self, parameter: str) -> str:
-        """What the user called the thing that a parameter means."""
-        value = self.given.get(parameter)
-        return self.names.known.get(value, "") or str(value) if value is not None else ""
-
-
-def view(result: Any, shown: Shown) -> View:
-    """The view of a verb's result: the verb's own sentence, or the type's own look, or the general one."""
-    sentence = _SENTENCES.get(shown.verb.full)
-    if sentence is not None:
-        return sentence(result, shown)
-    for type_, look in _LOOKS.items():
-        if isinstance(result, type_):
-            return look(result, shown)
-    if isinstance(result, Nothing) or not isinstance(result, msgspec.Struct):
-        return "Done."
-    return facts(result)
 
 
 def ids(items: Iterable[UUID]) -> dict[UUID, str]:
@@ -73,14 +42,19 @@ def ids(items: Iterable[UUID]) -> dict[UUID, str]:
 
 def event_line(event: EventInfo) -> str:
     """An event in one line."""
-    data = " ".join(f"{key}={_flat(value)}" for key, value in event.data.items())
-    return f"{show_time(event.time)}  {event.sequence:>6}  {event.name:<16}  {data}".rstrip()
+    data = dict(event.data)
+    if isinstance(data.get("progress"), dict):
+        progress = data.pop("progress")
+        data |= {"percent": f"{progress.get('percent', 0):.0f}", "step": progress.get("step", "")}
+    members = " ".join(f"{key}={_flat(value)}" for key, value in data.items())
+    return f"{show_time(event.time)}  {event.sequence}  {event.name:<15}  {members}"
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, dict) and "percent" in value:
-        return f"{value['percent']:.0f}%" + (f" step={value['step']!r}" if value.get("step") else "")
-    return f"{value!r}" if isinstance(value, str) and " " in value else str(value)
+    text = str(value)
+    if sys.stdout.isatty() and parse_id(text):
+        return text[:8]
+    return repr(text) if " " in text or not text else text
 
 
 def _images(page: ImagePage, shown: Shown) -> View:
@@ -190,8 +164,12 @@ def _trouble(volume: VolumeInfo) -> str:
 
 
 def _volumes(page: VolumePage, _: Shown) -> View:
-    brief = ids(volume.id for volume in page.items)
-    images = {v.image: v.name for v in page.items if v.role is not VolumeRole.INTERNAL}
+    return _volume_table(page.items)
+
+
+def _volume_table(volumes: Sequence[VolumeInfo]) -> Table:
+    brief = ids(volume.id for volume in volumes)
+    images = {v.image: v.name for v in volumes if v.role is not VolumeRole.INTERNAL}
     rows: list[list[Cell]] = [
         [
             images.get(v.image) or str(v.image),
@@ -203,7 +181,7 @@ def _volumes(page: VolumePage, _: Shown) -> View:
             show_size(v.actual_size),
             Styled(_trouble(v), "red") if _trouble(v) else "ok",
         ]
-        for v in page.items
+        for v in volumes
     ]
     headings = ["IMAGE", "LAYER", "ID", "FORMAT", "ALLOCATION", "SIZE", "USED", "STATE"]
     return Table(headings, rows, frozenset({"SIZE", "USED"}), "There are no volumes.")
@@ -282,20 +260,22 @@ def _check(report: CheckReport, shown: Shown) -> View:
     looked = f"{_count(report.images, 'image')} and {_count(report.volumes, 'volume')} looked at"
     if not report.problems:
         return Styled(f"No problems found: {looked}.", "green")
+    usable, style = ("all data can be used", "yellow") if report.healthy else ("some data cannot be used", "red")
+    verdict = Styled(f"{_count(len(report.problems), 'problem')}, {usable}: {looked}.", style)
+    return Pieces([_problems(report.problems, shown), verdict])
+
+
+def _problems(problems: Sequence[Problem], shown: Shown) -> Table:
     rows: list[list[Cell]] = [
         [
-            state(p.severity),
-            p.kind,
-            in_cli_words(shown.names.explain(p.message)),
-            p.path or str(p.image or p.volume or "-"),
+            state(problem.severity),
+            problem.kind,
+            problem.path or str(problem.image or problem.volume or "-"),
+            in_cli_words(shown.names.explain(problem.message)),
         ]
-        for p in report.problems
+        for problem in problems
     ]
-    usable, style = (
-        ("all data can be used", "yellow") if report.healthy else ("some data cannot be used", "red")
-    )
-    verdict = Styled(f"{_count(len(rows), 'problem')}, {usable}: {looked}.", style)
-    return Pieces([Table(["SEVERITY", "KIND", "WHAT", "WHERE"], rows), verdict])
+    return Table(["SEVERITY", "KIND", "WHERE", "PROBLEM"], rows)
 
 
 def _garbage(report: GarbageReport, _: Shown) -> View:
@@ -342,9 +322,17 @@ def _ping(ping: PingInfo, _: Shown) -> View:
     return f"The service answers{note}."
 
 
-def _dump(dump: DomainDump, _: Shown) -> View:
-    more = [f"More: --start {dump.next}"] if dump.next else []
-    return Pieces([facts(dump, without=("next",)), *more])
+def _dump(dump: DomainDump, shown: Shown) -> View:
+    pieces: list[View] = [facts(dump.domain), Facts(list(dump.metadata.items()), "Metadata")]
+    if dump.facts:
+        pieces.append(Facts([(key, str(value)) for key, value in dump.facts.items()], "From the driver"))
+    pieces.append(_volume_table(dump.volumes))
+    if dump.damaged:
+        pieces.append(_problems(dump.damaged, shown))
+    if dump.garbage:
+        pieces.append("\n".join(["Garbage", *[f"  {path}" for path in dump.garbage]]))
+    pieces.append("--json tells all." + (f" More: --start {dump.next}" if dump.next else ""))
+    return Pieces(pieces)
 
 
 def _prepared(prepared: PreparedInfo, shown: Shown) -> View:
@@ -362,11 +350,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _about(image: ImageInfo) -> str:
-    return f"{image.name or 'image without a name'}, {show_size(image.capacity)}, id {image.id}"
-
-
-_LOOKS: dict[type, Callable[[Any, Shown], View]] = {
+LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     ImagePage: _images,
     ImageInfo: _image,
     VolumePage: _volumes,
@@ -382,27 +366,4 @@ _LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     DomainDump: _dump,
     PreparedInfo: _prepared,
     EventPage: lambda page, _: "\n".join([*map(event_line, page.items), f"Next: --after {page.next}"]),
-}
-
-_SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
-    "Image.create": lambda image, _: f"Created {_about(image)}.",
-    "Image.clone": lambda image, s: f"Cloned {s.name('template')}: {_about(image)}.",
-    "Image.import": lambda image, _: f"Imported {_about(image)}.",
-    "Image.snapshot": lambda image, s: (
-        f"Kept the present state of {image.name or image.id} as a snapshot"
-        f"{' named ' + s.given['name'] if s.given.get('name') else ''}; it has {image.snapshots} now."
-    ),
-    "Image.makeTemplate": lambda image, _: f"Template {_about(image)}.",
-    "Image.export": lambda done, s: (
-        f"Exported {s.name('image')}: {done.format.value}, {show_size(done.length)}; "
-        f"a guest sees {show_size(done.capacity)}."
-    ),
-    "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
-    "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
-    "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
-    "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",
-    "Domain.attach": lambda domain, _: f"Attached domain {domain.name or domain.id} at {domain.path}.",
-    "Domain.detach": lambda _, s: f"Domain {s.name('domain')} is no longer served; nothing on it changed.",
-    "Domain.format": lambda _, s: f"Destroyed domain {s.name('domain')}.",
-    "Task.clear": lambda _, s: f"Task {s.name('task')} is forgotten.",
 }

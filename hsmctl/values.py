@@ -101,7 +101,7 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
     try:
         return msgspec.convert(value, parameter.type)
     except msgspec.ValidationError as error:
-        raise ValueError(_plain_words(str(error))) from None
+        raise ValueError(_plain_words(str(error), kind)) from None
 
 
 def parse_id(text: str) -> uuid.UUID | None:
@@ -165,7 +165,7 @@ def _number(kind: type, text: str) -> Any:
         raise ValueError(msg) from None
 
 
-def _plain_words(text: str) -> str:
+def _plain_words(text: str, kind: Kind) -> str:
     """A validation error without the library's own words for types."""
     match = re.match(r"Expected `\w+` (of length )?(>=|<=|matching regex) (.*)", text)
     if match is None:
@@ -173,4 +173,5 @@ def _plain_words(text: str) -> str:
     if match[2] == "matching regex":
         return "it holds characters that are not allowed here"
     bound = "at least" if match[2] == ">=" else "at most"
-    return f"it has to be {match[1] or ''}{bound} {match[3]}"
+    limit = show_size(int(match[3])) if kind is Kind.SIZE else match[3]
+    return f"it has to be {match[1] or ''}{bound} {limit}"

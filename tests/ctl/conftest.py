@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,103 +17,49 @@ from typing import Any
 import pytest
 
 from hsmctl.main import run
+from tests import service
 
 ROOT = Path(__file__).parents[2]
-START_DEADLINE = 30.0
 
 
-@dataclass(frozen=True)
-class Daemon:
-    """A running hsmd that keeps everything below one folder."""
-
-    process: subprocess.Popen[bytes]
-    home: Path
-
-    @property
-    def socket(self) -> Path:
-        return self.home / "run" / "hsm.sock"
-
-    @property
-    def address(self) -> str:
-        return f"unix:{self.socket}"
-
-    @property
-    def log(self) -> Path:
-        return self.home / "log"
+def address(daemon: service.Daemon) -> str:
+    return f"unix:{daemon.socket}"
 
 
-def start_daemon(home: Path, **environment: str) -> Daemon:
-    """Start hsmd and wait until it answers, for a bounded time."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hsm.daemon", "--home", str(home)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=log,
-            stderr=log,
-        )
-    daemon = Daemon(process, home)
-    until = time.monotonic() + START_DEADLINE
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        if daemon.socket.exists() and _answers(daemon):
-            return daemon
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    pytest.fail(f"hsmd does not answer:\n{daemon.log.read_text()}")
-
-
-def _answers(daemon: Daemon) -> bool:
-    from libvdsm.api.errors import ConnectionFailed
-    from libvdsm.client import connect
-
-    try:
-        with connect(daemon.address) as client:
-            client.host.ping()
-    except ConnectionFailed:
-        return False
-    return True
-
-
-def end_daemon(daemon: Daemon) -> None:
-    daemon.process.terminate()
-    try:
-        daemon.process.wait(10)
-    except subprocess.TimeoutExpired:
-        daemon.process.kill()
-        daemon.process.wait()
+def ready(daemon: service.Daemon) -> service.Daemon:
+    """The service, once its default domain is there."""
+    with daemon.client() as client:
+        for task in client.task.list().items:
+            client.wait(task, timeout=30)
+    return daemon
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def shared_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[service.Daemon]:
     """One service for all tests that do not mind others' images."""
-    running = start_daemon(tmp_path_factory.mktemp("hsmd"))
-    yield running
-    end_daemon(running)
+    with service.daemon(tmp_path_factory.mktemp("hsmd")) as running:
+        yield ready(running)
 
 
 @pytest.fixture
-def own_daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A service of the test's own."""
-    running = start_daemon(tmp_path / "hsmd")
-    yield running
-    end_daemon(running)
+def own_daemon(tmp_path: Path) -> Iterator[service.Daemon]:
+    """A service of the test's own, which also listens on TCP."""
+    with service.daemon(tmp_path / "hsmd", "listen.tcp=yes", "listen.http_port=0", "listen.jsonrpc_port=0") as running:
+        yield ready(running)
 
 
 @pytest.fixture
-def slow_daemon(tmp_path: Path) -> Iterator[Daemon]:
+def slow_daemon(tmp_path: Path) -> Iterator[service.Daemon]:
     """A service whose qemu-img takes a minute to convert anything."""
-    real = shutil.which("qemu-img")
     wrapper = tmp_path / "bin" / "qemu-img"
     wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\n[ "$1" = convert ] && exec sleep 60\nexec {real} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\n[ "$1" = convert ] && exec sleep 60\nexec {shutil.which("qemu-img")} "$@"\n')
     wrapper.chmod(0o755)
-    running = start_daemon(tmp_path / "hsmd", PATH=f"{wrapper.parent}:{os.environ['PATH']}")
-    yield running
-    end_daemon(running)
+    running = service.Daemon(tmp_path / "hsmd", command=("env", f"PATH={wrapper.parent}:{os.environ['PATH']}"))
+    try:
+        yield ready(running.wait())
+    finally:
+        running.stop()
 
 
 @dataclass(frozen=True)
@@ -179,8 +124,8 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ctl(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> Ctl:
-    return Ctl(capsys, daemon.address)
+def ctl(capsys: pytest.CaptureFixture[str], shared_daemon: service.Daemon) -> Ctl:
+    return Ctl(capsys, address(shared_daemon))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ctl.conftest import ROOT, Ctl, Daemon
+from tests.ctl.conftest import ROOT, Ctl, address
+from tests.service import Daemon
 
 pytest.importorskip("argcomplete")
 
@@ -20,7 +21,7 @@ def completed(line: str, tmp_path: Path, address: str) -> list[str]:
     answer = tmp_path / "answer"
     env = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
         "_ARGCOMPLETE_IFS": "\n",
@@ -67,13 +68,16 @@ def test_options_and_their_values_complete(tmp_path: Path) -> None:
     assert completed("hsmctl image create x --format ", tmp_path, "unix:/nonexistent") == ["qcow2", "raw"]
 
 
-def test_names_complete_by_asking_the_service(daemon: Daemon, ctl: Ctl, name: str, tmp_path: Path) -> None:
+def test_names_complete_by_asking_the_service(shared_daemon: Daemon, ctl: Ctl, name: str, tmp_path: Path) -> None:
     ctl.ok("image", "create", f"{name}-a", "--size", "1M")
     ctl.ok("image", "create", f"{name}-b", "--size", "1M")
     ctl.ok("image", "make-template", f"{name}-b")
-    assert completed(f"hsmctl image info {name}", tmp_path, daemon.address) == [f"{name}-a", f"{name}-b"]
-    assert completed(f"hsmctl image clone {name}", tmp_path, daemon.address) == [f"{name}-b"]
-    assert completed("hsmctl domain info de", tmp_path, daemon.address) == ["default"]
+    assert completed(f"hsmctl image info {name}", tmp_path, address(shared_daemon)) == [
+        f"{name}-a",
+        f"{name}-b",
+    ]
+    assert completed(f"hsmctl image clone {name}", tmp_path, address(shared_daemon)) == [f"{name}-b"]
+    assert completed("hsmctl domain info de", tmp_path, address(shared_daemon)) == ["default"]
 
 
 def test_without_a_service_names_complete_to_nothing_in_silence(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hsmctl import connection
-from tests.ctl.conftest import ROOT, Ctl, Daemon
+from tests.ctl.conftest import ROOT, Ctl, address
+from tests.service import Daemon
 
 
 @pytest.fixture
@@ -39,9 +40,7 @@ def test_a_user_looks_in_the_own_folders_first(monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_without_a_service_the_error_says_where_it_looked_and_how_to_start_one(
-    nowhere: Path, offline: Ctl
-) -> None:
+def test_without_a_service_the_error_says_where_it_looked_and_how_to_start_one(nowhere: Path, offline: Ctl) -> None:
     result = offline("host", "ping")
     assert result.status == 3
     assert f"hsmctl: error: No answer from unix:{nowhere}: No such file or directory." in result.err
@@ -77,24 +76,39 @@ def test_what_is_no_address_ends_with_2(offline: Ctl) -> None:
 
 
 def test_the_environment_gives_the_address(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, offline: Ctl
+    shared_daemon: Daemon, monkeypatch: pytest.MonkeyPatch, offline: Ctl
 ) -> None:
-    monkeypatch.setenv("HSM_CONNECT", daemon.address)
+    monkeypatch.setenv("HSM_CONNECT", address(shared_daemon))
     assert offline.ok("host", "ping") == "The service answers.\n"
 
 
 def test_a_socket_in_a_default_place_is_found(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, offline: Ctl
+    shared_daemon: Daemon, monkeypatch: pytest.MonkeyPatch, offline: Ctl
 ) -> None:
-    monkeypatch.setattr(connection, "default_sockets", lambda: [Path("/nonexistent/x"), daemon.socket])
+    monkeypatch.setattr(connection, "default_sockets", lambda: [Path("/nonexistent/x"), shared_daemon.socket])
     assert offline.ok("host", "ping") == "The service answers.\n"
 
 
-def test_a_quick_command_loads_no_libraries_for_looks(daemon: Daemon) -> None:
+def test_a_quick_command_loads_no_libraries_for_looks(shared_daemon: Daemon) -> None:
     code = (
         "import sys; from hsmctl.main import run; status = run(sys.argv[1:]);"
         "print(sorted({'rich', 'argcomplete', 'pygments'} & set(sys.modules)), status)"
     )
-    words = [sys.executable, "-c", code, "--connect", daemon.address, "host", "ping"]
+    words = [sys.executable, "-c", code, "--connect", address(shared_daemon), "host", "ping"]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     assert ended.stdout == "The service answers.\n[] 0\n"
+
+
+def test_over_tcp_a_stranger_may_look_and_not_touch(own_daemon: Daemon, ctl: Ctl, tmp_path: Path) -> None:
+    ctl.address = address(own_daemon)
+    wires = ctl.json("host", "capabilities")["wires"]
+    for scheme in ("tcp:", "http:"):
+        wire = next(wire for wire in wires if wire.startswith(scheme))
+        ctl.address = wire if scheme == "tcp:" else "http://" + wire.removeprefix("http:").removeprefix("//")
+        assert ctl.ok("image", "list").startswith("There are no images yet.")
+        message = ctl.refused("image", "create", "web01", "--size", "1M")
+        assert "needs the right to operate" in message
+        assert "(AccessDenied)" in message
+        assert "run hsmctl on the host of the service" in ctl.refused("image", "export", "web01", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        assert "may only read" in ctl.ok("doctor")

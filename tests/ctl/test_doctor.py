@@ -10,7 +10,8 @@ import pytest
 
 from hsmctl import connection
 from hsmctl.doctor import TOOLS, Tool, examine_tool
-from tests.ctl.conftest import Ctl, Daemon
+from tests.ctl.conftest import Ctl, address
+from tests.service import Daemon
 
 QEMU_IMG = next(tool for tool in TOOLS if tool.name == "qemu-img")
 
@@ -44,14 +45,14 @@ def test_an_optional_tool_is_only_mentioned(tmp_path: Path) -> None:
     assert examine_tool(Tool("strace", "strace", "info", "is nice"), path=str(tmp_path)).state == "info"
 
 
-def test_where_all_is_well_the_doctor_ends_with_0(ctl: Ctl, daemon: Daemon) -> None:
+def test_where_all_is_well_the_doctor_ends_with_0(ctl: Ctl, shared_daemon: Daemon) -> None:
     report = ctl.json("doctor")
     assert report["healthy"] is True
     states = {finding["subject"]: finding["state"] for finding in report["findings"]}
     assert states["qemu-img"] == states["service"] == states["domain default"] == states["rights"] == "ok"
     text = ctl.ok("doctor")
     assert text.splitlines()[-1] == "Nothing that is required is missing."
-    assert daemon.address in text
+    assert address(shared_daemon) in text
 
 
 def test_without_a_service_the_doctor_ends_with_1_and_says_how_to_start_one(

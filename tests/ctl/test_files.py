@@ -79,7 +79,7 @@ def test_a_device_is_written_in_place_and_never_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_is_refused(tmp_path: Path, force: bool) -> None:
-    with pytest.raises(Refusal, match=r"is a folder|exists already"):
+    with pytest.raises(Refusal, match="is a folder"):
         write(tmp_path, "data", force=force)
     with pytest.raises(Refusal, match="is a folder"), reading(str(tmp_path)):
         pass

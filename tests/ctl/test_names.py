@@ -59,9 +59,7 @@ def test_what_could_mean_several_things_is_refused_with_a_list_of_them(text: str
 
 
 def test_what_means_nothing_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(
-        Refusal, match=r"there is no image 'web1' on domain fast; did you mean web0[12] or web0[12]\?"
-    ):
+    with pytest.raises(Refusal, match=r"there is no image 'web1' on domain fast; did you mean web0[12] or web0[12]\?"):
         chosen("web1")
     with pytest.raises(Refusal, match="`hsmctl image list` shows what there is"):
         chosen("something-else")
@@ -91,9 +89,7 @@ class Domains:
         self.domain = self
         self.calls = 0
         self._items = [
-            DomainInfo(
-                id=DomainId(uuid.UUID(int=i)), type="local", state=DomainState.OK, path="/x", name=name
-            )
+            DomainInfo(id=DomainId(uuid.UUID(int=i)), type="local", state=DomainState.OK, path="/x", name=name)
             for i, name in enumerate(names)
         ]
 
@@ -115,9 +111,7 @@ def test_the_only_domain_needs_no_name() -> None:
 
 
 def test_one_of_several_domains_has_to_be_named() -> None:
-    with pytest.raises(
-        Refusal, match=r"there are 2 domains; say which with --domain or \$HSM_DOMAIN"
-    ) as caught:
+    with pytest.raises(Refusal, match=r"there are 2 domains; say which with --domain or \$HSM_DOMAIN") as caught:
         names_of("fast", "slow").domain(None)
     assert caught.value.status == 2
     assert "slow" in str(caught.value)
@@ -140,7 +134,7 @@ def test_all_pages_are_read_and_only_once() -> None:
     assert list(names.domain_names().values()) == ["a", "b", "c"]
     assert names.domain("c") == uuid.UUID(int=2)
     assert service.calls == 3
-    page = read_all(lambda start: service.list(start))
+    page = read_all(service.list)
     assert [item.name for item in page.items] == ["a", "b", "c"]
     assert page.next is None
 

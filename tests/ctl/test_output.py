@@ -43,13 +43,21 @@ def test_an_empty_cell_is_a_dash_so_that_columns_can_be_counted() -> None:
     assert shown(Table(["A", "B"], [["", "x"]]), io.StringIO()).splitlines()[1] == "-  x"
 
 
-def test_a_terminal_gets_colours_and_long_texts_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+def test_a_terminal_gets_colours_and_names_stay_whole_however_narrow_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     text = shown(TABLE, Terminal())
     assert "\x1b[" in text
+    assert LONG in text
     assert "…" not in text
+
+
+def test_prose_is_folded_into_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = shown(Table(["NAME", "MEANING"], [["x" * 8, "word " * 20]]), Terminal()).splitlines()
+    assert len(lines) > 3
+    assert all(len(line) <= 40 for line in lines[1:])
 
 
 def test_an_empty_table_says_what_to_do() -> None:

@@ -130,9 +130,7 @@ def test_a_file_is_needed_although_the_service_knows_another_way() -> None:
         ("Domain.create", "path", Kind.PATH),
     ],
 )
-def test_ids_of_new_things_are_told_from_names_of_existing_ones(
-    full: str, parameter: str, kind: Kind
-) -> None:
+def test_ids_of_new_things_are_told_from_names_of_existing_ones(full: str, parameter: str, kind: Kind) -> None:
     assert arguments(full)[parameter].kind is kind
 
 
@@ -178,9 +176,7 @@ def test_the_first_help_names_every_class_and_every_verb(offline: Ctl) -> None:
         ("task list --limit many", "--limit: 'many' is not a whole number"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(
-    line: str, message: str, offline: Ctl
-) -> None:
+def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(line: str, message: str, offline: Ctl) -> None:
     result = offline(*line.split())
     assert result.status == 2
     assert f"hsmctl: error: {message}" in result.err

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a change says when it is done: one sentence for each verb that changes something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hsmctl.output import View
+from hsmctl.shown import Shown
+from hsmctl.values import show_size
+from libvdsm.api.types import ImageInfo
+
+
+def _about(image: ImageInfo) -> str:
+    return f"{image.name or 'image without a name'}, {show_size(image.capacity)}, id {image.id}"
+
+
+SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
+    "Image.create": lambda image, _: f"Created {_about(image)}.",
+    "Image.clone": lambda image, s: f"Cloned {s.name('template')}: {_about(image)}.",
+    "Image.import": lambda image, _: f"Imported {_about(image)}.",
+    "Image.snapshot": lambda image, s: (
+        f"Kept the present state of {image.name or image.id} as a snapshot"
+        f"{' named ' + s.given['name'] if s.given.get('name') else ''}; it has {image.snapshots} now."
+    ),
+    "Image.makeTemplate": lambda image, _: f"Template {_about(image)}.",
+    "Image.export": lambda done, s: (
+        f"Exported {s.name('image')}: {done.format.value}, {show_size(done.length)}; "
+        f"a guest sees {show_size(done.capacity)}."
+    ),
+    "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
+    "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
+    "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
+    "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",
+    "Domain.attach": lambda domain, _: f"Attached domain {domain.name or domain.id} at {domain.path}.",
+    "Domain.detach": lambda _, s: f"Domain {s.name('domain')} is no longer served; nothing on it changed.",
+    "Domain.format": lambda _, s: f"Destroyed domain {s.name('domain')}.",
+    "Task.clear": lambda _, s: f"Task {s.name('task')} is forgotten.",
+}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which view a result has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hsmctl.fields import facts
+from hsmctl.output import View
+from hsmctl.sentences import SENTENCES
+from hsmctl.shown import Shown
+from hsmctl.tables import LOOKS
+from libvdsm.api.types import Nothing
+
+
+def view(result: Any, shown: Shown) -> View:
+    """The view of a verb's result: the verb's own sentence, or the type's own look, or the general one."""
+    sentence = SENTENCES.get(shown.verb.full)
+    if sentence is not None:
+        return sentence(result, shown)
+    for type_, look in LOOKS.items():
+        if isinstance(result, type_):
+            return look(result, shown)
+    if isinstance(result, Nothing) or not isinstance(result, msgspec.Struct):
+        return "Done."
+    return facts(result)
