@@ -32,7 +32,7 @@ from hsm.tasks.modes import NonTransparent
 from hsm.tasks.states import ENDED
 from hsm.tasks.store import TaskStore
 from libvdsm.api import VERBS
-from libvdsm.api.types import DomainId
+from libvdsm.api.types import DomainId, TaskId
 from libvdsm.client import Client
 from libvdsm.client.framed import LocalTransport
 from libvdsm.declare import Right
@@ -134,11 +134,11 @@ class App:
 
         return Client(LocalTransport(answer))
 
-    def _submit(self, verb: str, **params: object) -> None:
+    def _submit(self, verb: str, **params: object) -> TaskId:
         """Have something done on the service's own account."""
         given = VERBS[verb].params(**params)
         operation = OPERATIONS[verb](self.context, given)
-        self.tasks.submit(verb, given, operation, owner=_OWNER, request="start")
+        return self.tasks.submit(verb, given, operation, owner=_OWNER, request="start").id
 
     def _default_domain(self) -> None:
         """The embedded default: a local domain in a folder of its own."""
@@ -149,9 +149,13 @@ class App:
         Path(folder).mkdir(parents=True, exist_ok=True)
         found = self.context.registry.driver("local").discover(folder)
         if len(found) == 1:
-            self._submit("Domain.attach", path=folder, type="local", id=found[0])
+            task = self._submit("Domain.attach", path=folder, type="local", id=found[0])
         elif not found:
-            self._submit("Domain.create", name="default", path=folder, type="local", id=DomainId(uuid.uuid4()))
+            task = self._submit("Domain.create", name="default", path=folder, type="local", id=DomainId(uuid.uuid4()))
+        else:
+            return
+        # Who is answered first finds the domain there.
+        self.tasks.wait(task, _PATIENCE)
 
     def _listen(self) -> None:
         framed = FramedServer(self.dispatcher, self.limits)
