@@ -116,7 +116,9 @@ class Client(Api):
             on_progress(current)
         if current.error is not None:
             raise to_exception(current.error)
-        return cast("T", msgspec.convert(current.result, VERBS[current.verb].task_result))
+        verb = VERBS.get(current.verb)
+        # Of a verb that is newer than this client, the result stays as it travelled.
+        return cast("T", msgspec.convert(current.result, verb.task_result) if verb else current.result)
 
     def listen(self, after: int | None = None) -> Iterator[EventInfo]:
         """Events as they happen, from now on or after a sequence; ends when the connection does.

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from libvdsm.client.client import Client, Transport
 from libvdsm.client.framed import FramedTransport, ProcessStream, SocketStream, Stream
-from libvdsm.client.xmlrpc import XmlRpcTransport
 
 FORMS = "unix:PATH, tcp:HOST:PORT, exec:COMMAND, http://HOST:PORT or http+unix:PATH"
 
@@ -39,14 +38,24 @@ def _transport(address: str) -> Transport:
     if scheme == "exec" and rest:
         argv = shlex.split(rest)
         return FramedTransport(address, lambda: ProcessStream(argv))
-    if scheme == "http+unix" and rest:
-        return XmlRpcTransport(address, path=rest)
-    if scheme == "http":
-        parts = urlsplit(address)
-        if parts.hostname and parts.port:
-            return XmlRpcTransport(address, host=parts.hostname, port=parts.port)
+    if scheme in ("http", "http+unix") and rest:
+        transport = _http(address, scheme, rest)
+        if transport is not None:
+            return transport
     msg = f"{address!r} is no address of a service; it takes the form {FORMS}"
     raise ValueError(msg)
+
+
+def _http(address: str, scheme: str, rest: str) -> Transport | None:
+    # XML and HTTP take a while to load, and few clients need them.
+    from libvdsm.client.xmlrpc import XmlRpcTransport
+
+    if scheme == "http+unix":
+        return XmlRpcTransport(address, path=rest)
+    parts = urlsplit(address)
+    if parts.hostname and parts.port:
+        return XmlRpcTransport(address, host=parts.hostname, port=parts.port)
+    return None
 
 
 def _unix(path: str) -> Callable[[], Stream]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import itertools
 import os
 import socket
@@ -26,7 +27,12 @@ from libvdsm.wire.framing import Framer, frame
 from libvdsm.wire.messages import BadMessage, Call, Notification, Reply
 
 _LIMIT = 2**30
-_decoders = {full: msgspec.json.Decoder(verb.result) for full, verb in VERBS.items()}
+
+
+@functools.cache
+def _decoder(verb: str) -> msgspec.json.Decoder[Any]:
+    """Made when first needed: a command line needs one of many."""
+    return msgspec.json.Decoder(VERBS[verb].result)
 
 
 class Stream(Protocol):
@@ -124,7 +130,7 @@ class FramedTransport:
                 raise unreachable(self._address, error) from None
         if reply.error is not None:
             raise to_exception(reply.error)
-        return _decoders[verb.full].decode(reply.result)
+        return _decoder(verb.full).decode(reply.result)
 
     def _reply(self, call_id: int) -> Reply:
         while True:
@@ -182,7 +188,7 @@ class LocalTransport:
         assert isinstance(reply, Reply)
         if reply.error is not None:
             raise to_exception(reply.error)
-        return _decoders[verb.full].decode(reply.result)
+        return _decoder(verb.full).decode(reply.result)
 
     def events(self, after: int | None) -> Iterator[EventInfo]:
         return poll_events(self, after)
