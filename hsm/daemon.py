@@ -98,13 +98,13 @@ def _configuration(arguments: argparse.Namespace) -> tuple[HsmConfig, Path | Non
     served = arguments.stdio and Path(Service().run_dir, "hsm.sock").exists()
     if file is None and home is None and not served:
         home = user_home()
-    settings = embedded(home.absolute()) if home else {}
     if home is not None and file is None and (home / "hsm.conf").exists():
         file = home / "hsm.conf"
+    settings = {}
     for text in arguments.set:
         key, _, value = text.partition("=")
         settings[key.strip()] = value.strip()
-    return load(HsmConfig, file, settings), file
+    return load(HsmConfig, file, settings, embedded(home.absolute()) if home else None), file
 
 
 def _run(app: App) -> None:

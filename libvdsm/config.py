@@ -83,13 +83,22 @@ def template(cls: type[msgspec.Struct], heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load(cls: type[C], path: Path | None, overrides: dict[str, str] | None = None) -> C:
+def load(
+    cls: type[C],
+    path: Path | None,
+    overrides: dict[str, str] | None = None,
+    defaults: dict[str, str] | None = None,
+) -> C:
     """Read a configuration file; without one, everything has its default.
 
-    ``overrides`` are ``section.key`` -> text, from a command line; they win over the file.
+    ``overrides`` are ``section.key`` -> text, from a command line; they win over the file.  ``defaults`` are the
+    same, and the file wins over them.
     """
     declared = {(key.section, key.name): key for key in keys(cls)}
     found: dict[tuple[str, str], tuple[str, str]] = {}
+    for dotted, text in (defaults or {}).items():
+        section, _, name = dotted.partition(".")
+        found[section, name] = (f"the default of {dotted}", text)
     if path is not None:
         for where, section, name, text in _read(path):
             _known(declared, section, name, where)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import os
 import sys
 import time
-import uuid
 from typing import Any, TextIO
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
@@ -29,7 +29,7 @@ logging.logMultiprocessing = False
 
 def new_request_id() -> str:
     """Short enough to read out, long enough not to meet again in a log."""
-    return uuid.uuid4().hex[:12]
+    return os.urandom(6).hex()
 
 
 class Log:

@@ -9,6 +9,7 @@ volume is hard-linked into the folders of its clones.  What was unpublished is r
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from abc import abstractmethod
@@ -59,16 +60,23 @@ class FileDomain(Domain):
 
     @classmethod
     def make_tree(cls, domain: DomainId, path: str, metadata: DomainMetadata) -> None:
-        """Make a domain's folders and files, its metadata last."""
+        """Make a domain's folders and files, its metadata last; or nothing, where that fails."""
         root = os.path.join(path, str(domain))
-        special = os.path.join(root, "dom_md")
-        for folder in (root, special, os.path.join(root, "images")):
-            with suppress(FileExistsError):
-                os.mkdir(folder, 0o755)
-        for name, length in _SPECIAL.items():
-            durable.write_new(os.path.join(special, name), b"", length=length)
-        durable.sync_folders(os.path.join(root, "images"), root, path)
-        durable.replace(os.path.join(special, "metadata"), domain_format.write(metadata), suffix=_NEW)
+        special, images = os.path.join(root, "dom_md"), os.path.join(root, "images")
+        if os.path.isdir(images) and os.listdir(images):
+            raise FileExistsError(errno.EEXIST, "it holds images, and its metadata is lost", root)
+        try:
+            for folder in (root, special, images):
+                with suppress(FileExistsError):
+                    os.mkdir(folder, 0o755)
+            for name, length in _SPECIAL.items():
+                durable.write_new(os.path.join(special, name), b"", length=length)
+            durable.sync_folders(images, root, path)
+            durable.replace(os.path.join(special, "metadata"), domain_format.write(metadata), suffix=_NEW)
+        except OSError:
+            with suppress(OSError):
+                _unmake_tree(special, images, root)
+            raise
 
     @classmethod
     def discover(cls, path: str) -> list[DomainId]:
@@ -109,10 +117,10 @@ class FileDomain(Domain):
     # ---- reading
 
     def image_ids(self) -> list[ImageId]:
-        return sorted(ImageId(found) for name in os.listdir(self.images) if (found := as_id(name)))
+        return [ImageId(found) for name in sorted(os.listdir(self.images)) if (found := as_id(name))]
 
     def image(self, image: ImageId) -> ImageRecord | None:
-        folder = os.path.join(self.images, str(image))
+        folder = f"{self.images}/{image}"
         try:
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
@@ -122,27 +130,27 @@ class FileDomain(Domain):
         for name in names:
             if not name.endswith(_META) or (found := as_id(name[: -len(_META)])) is None:
                 continue
-            record = self._read_volume(folder, image, VolumeId(found))
+            record = self._read_volume(f"{folder}/{name[: -len(_META)]}", image, VolumeId(found))
             if isinstance(record, VolumeRecord):
                 volumes[record.id] = record
             else:
                 damaged.append(record)
         return ImageRecord(id=image, volumes=volumes, damaged=damaged)
 
-    def _read_volume(self, folder: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged:
-        data_path = f"{folder}/{volume}"
+    def _read_volume(self, data_path: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged:
         try:
             metadata = volume_format.parse(_read(data_path + _META, _METADATA_LIMIT))
             if metadata.image != image:
                 metadata = self._original(metadata, volume)
-            status = os.stat(data_path)
+            is_qcow2 = metadata.format is VolumeFormat.QCOW2
+            status, start = _look(data_path, qcow2.READ) if is_qcow2 else (os.stat(data_path), b"")
         except (BadMetadata, FileNotFoundError) as error:
             reason = "its data is missing" if isinstance(error, FileNotFoundError) else str(error)
             return Damaged(path=self._relative(data_path), reason=reason, image=image, volume=volume)
         header = damage = None
-        if metadata.format is VolumeFormat.QCOW2:
+        if is_qcow2:
             try:
-                header = qcow2.parse(_read(data_path, qcow2.READ), status.st_size)
+                header = qcow2.parse(start, status.st_size)
             except qcow2.BadHeader as error:
                 damage = str(error)
         return VolumeRecord(
@@ -290,9 +298,28 @@ class FileDomain(Domain):
         return file_garbage.reclaim(self.root, garbage, self.acquire_files)
 
 
+def _unmake_tree(special: str, images: str, root: str) -> None:
+    """Take a domain away that nobody has been told of; metadata first, as it was made last."""
+    for name in ("metadata", f"metadata{_NEW}", *_SPECIAL):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(special, name))
+    for folder in (special, images, root):
+        with suppress(FileNotFoundError):
+            os.rmdir(folder)
+
+
 def _read(path: str, limit: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, limit)
+    finally:
+        os.close(descriptor)
+
+
+def _look(path: str, limit: int) -> tuple[os.stat_result, bytes]:
+    """A file's status and its first bytes, its name being looked up once."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.fstat(descriptor), os.read(descriptor, limit)
     finally:
         os.close(descriptor)

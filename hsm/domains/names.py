@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
+
+import msgspec
 
 META = ".meta"
 LEASE = ".lease"
@@ -12,16 +15,13 @@ NEW = ".new"
 REMOVED = "_remove_me_"
 WIPED = "_remove_me_ZERO_"
 
+_is_canonical = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
 
 def as_id(text: str) -> UUID | None:
     """The id that a file's name is, or None: only the canonical form is one."""
-    if len(text) != 36:
-        return None
-    try:
-        found = UUID(text)
-    except ValueError:
-        return None
-    return found if str(found) == text else None
+    # Long lists spend much of their time here, and msgspec makes an id twice as fast as its own class does.
+    return msgspec.convert(text, UUID) if _is_canonical(text) else None
 
 
 def volume_of(name: str) -> UUID | None:

@@ -7,7 +7,9 @@ next serves the same.
 
 from __future__ import annotations
 
+import os
 import threading
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import msgspec
 
 from hsm.domains import durable
 from hsm.domains.base import Domain, DomainMissing
+from hsm.domains.names import NEW
 from hsm.formats.volume import BadMetadata
 from libvdsm.api.errors import (
     DomainDamaged,
@@ -56,11 +59,11 @@ class Registry:
         self.drivers = drivers
         self._file = file
         self._lock = threading.Lock()
-        self._attached: dict[DomainId, Attached] = {}
+        self._attached: dict[DomainId, Attached]
         self._open: dict[DomainId, Domain] = {}
-        if file.exists():
-            items = msgspec.json.decode(file.read_bytes(), type=list[Attached])
-            self._attached = {item.id: item for item in items}
+        with suppress(FileNotFoundError):
+            os.unlink(str(file) + NEW)
+        self._attached = self._read()
 
     def driver(self, type_: str) -> type[Domain]:
         found = self.drivers.get(type_)
@@ -110,6 +113,17 @@ class Registry:
             self._attached.pop(domain, None)
             self._open.pop(domain, None)
 
+    def _read(self) -> dict[DomainId, Attached]:
+        if not self._file.exists():
+            return {}
+        items = msgspec.json.decode(self._file.read_bytes(), type=list[Attached])
+        return {item.id: item for item in items}
+
     def _write(self, items: dict[DomainId, Attached]) -> None:
         data = msgspec.json.format(msgspec.json.encode(list(items.values())), indent=2)
-        durable.replace(str(self._file), data + b"\n", suffix=".new")
+        try:
+            durable.replace(str(self._file), data + b"\n", suffix=NEW)
+        except OSError:
+            # The file may have been replaced, and only that not be known to last: what it says is served.
+            self._attached = self._read()
+            raise

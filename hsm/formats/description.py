@@ -11,11 +11,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from hsm.formats.volume import DESCRIPTION_LIMIT
 
 _ALIAS, _TEXT, _SNAPSHOT = "DiskAlias", "DiskDescription", "Snapshot"
 BYTES_LIMIT = 215
 """What metadata with all its other fields at their longest leaves of 512 bytes, rounded down."""
+
+_quickly = msgspec.json.Decoder(dict[str, Any]).decode
+"""Ten times as fast as the json module, and stricter: what it refuses is not yet known to be no object."""
 
 
 class TooLong(Exception):
@@ -41,7 +46,10 @@ def read(text: str, *, leaf: bool) -> tuple[str | None, str | None]:
     """(name, description): the image's name of a leaf, the snapshot's of any other volume."""
     if not text.startswith("{"):
         return None, text or None
-    members = _members(text)
+    try:
+        members: dict[str, Any] | None = _quickly(text)
+    except msgspec.DecodeError:
+        members = _members(text)
     if members is None:
         return None, text
     return _text(members, _ALIAS if leaf else _SNAPSHOT), _text(members, _TEXT)

@@ -6,6 +6,8 @@ Sorted ``KEY=VALUE`` lines, ended by ``EOF``, at most 512 bytes.  Keys that are 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
@@ -45,6 +47,15 @@ _KNOWN = frozenset(
     ]
 )
 
+_ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_as_written = re.compile(
+    "CAP=(?P<CAP>[0-9]+)\nCTIME=(?P<CTIME>[0-9]+)\nDESCRIPTION=(?P<DESCRIPTION>[^\n]*)\n"
+    f"DISKTYPE=(?P<DISKTYPE>[^\n]*)\nDOMAIN=(?P<DOMAIN>{_ID})\nFORMAT=(?P<FORMAT>[^\n]*)\nGEN=(?P<GEN>[0-9]+)\n"
+    f"IMAGE=(?P<IMAGE>{_ID})\nLEGALITY=(?P<LEGALITY>[^\n]*)\nPUUID=(?P<PUUID>{_ID})\nSEQ=(?P<SEQ>[0-9]+)\n"
+    "TYPE=(?P<TYPE>[^\n]*)\nVOLTYPE=(?P<VOLTYPE>[^\n]*)\nEOF(?:\n|\\Z)"
+).match
+"""What V5's writers write, read in one go: long lists spend much of their time in ``parse``."""
+
 
 class BadMetadata(Exception):
     """The bytes are no metadata of a known version; the text says what is wrong."""
@@ -70,12 +81,21 @@ class VolumeMetadata(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[tuple[str, str], ...] = ()
 
 
+def _canonical_id(text: str) -> UUID:
+    return msgspec.convert(text, UUID)
+
+
 def parse(data: bytes) -> VolumeMetadata:
     """Read metadata of V5 or V4."""
+    as_id: Callable[[str], UUID] = UUID
     try:
-        lines = data.decode("utf-8").split("\n")
-        lines = lines[: lines.index("EOF")]
-        fields = dict(line.split("=", 1) for line in lines)
+        text = data.decode("utf-8")
+        if usual := _as_written(text):
+            # The pattern takes canonical ids only; msgspec makes them twice as fast as their own class does.
+            fields, as_id = usual.groupdict(), _canonical_id
+        else:
+            lines = text.split("\n")
+            fields = dict(line.split("=", 1) for line in lines[: lines.index("EOF")])
     except UnicodeDecodeError as error:
         msg = f"not UTF-8: {error}"
         raise BadMetadata(msg) from None
@@ -86,9 +106,9 @@ def parse(data: bytes) -> VolumeMetadata:
         parent = fields["PUUID"]
         version = 5 if "CAP" in fields else 4
         return VolumeMetadata(
-            domain=UUID(fields["DOMAIN"]),
-            image=UUID(fields["IMAGE"]),
-            parent=None if parent == _NIL_TEXT else UUID(parent),
+            domain=as_id(fields["DOMAIN"]),
+            image=as_id(fields["IMAGE"]),
+            parent=None if parent == _NIL_TEXT else as_id(parent),
             capacity=int(fields["CAP"]) if version == 5 else int(fields["SIZE"]) * _SECTOR,
             format=_FORMATS[fields["FORMAT"]],
             allocation=_ALLOCATIONS[fields["TYPE"]],

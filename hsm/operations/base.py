@@ -131,7 +131,8 @@ def _tool_failed(error: CommandError, domain: DomainId) -> ApiError:
     """Programs tell of a full or failing storage in words."""
     if "No space left" in error.reason:
         return NoSpace(domain=domain, reason=error.reason)
-    if "Input/output error" in error.reason:
+    # QEMU calls it so too when what it reads contradicts itself.
+    if "Input/output error" in error.reason and "corrupt" not in error.reason:
         return StorageFailed(domain=domain, reason=error.reason)
     return ToolFailed(tool=error.program, reason=error.reason)
 

@@ -158,7 +158,7 @@ class Resize(_Change):
         capacity = round_up(self.params.capacity)
         if volume.metadata.capacity > capacity:
             raise CannotShrink(volume=volume.id, capacity=volume.metadata.capacity)
-        chains.intact(record)
+        chains.leaf_of(record)
         chains.usable(self.domain(), chains.chain_of(record, volume), growing_to=capacity)
         return msgspec.structs.replace(
             volume.metadata,

@@ -26,7 +26,7 @@ from hsm.operations.making import qemu_img
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.domain import CheckReport, Problem
-from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId, VolumeRole
+from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId
 
 ERROR, WARNING = "error", "warning"
 
@@ -165,12 +165,7 @@ def _volume(domain: Domain, record: ImageRecord, volume: VolumeRecord) -> Iterat
         return
     if metadata.domain != domain.id:
         yield found("identity", f"its metadata names domain {metadata.domain}")
-    if metadata.parent is not None:
-        below = record.volumes.get(VolumeId(metadata.parent))
-        if below is None and all(bad.volume != metadata.parent for bad in record.damaged):
-            yield found("parentMissing", f"it stands on {metadata.parent}, which is not in this image")
-        if below is not None and volume.header and (reason := chains.misread(volume, below)):
-            yield found("backing", reason)
+    yield from (found(kind, message) for kind, message in _parent(record, volume))
     yield from (found(kind, message) for kind, message in _data(volume))
     if metadata.legality is not Legality.LEGAL:
         yield found("illegal", "it is marked so; a change in place may not have ended")
@@ -182,6 +177,19 @@ def _volume(domain: Domain, record: ImageRecord, volume: VolumeRecord) -> Iterat
         yield found("permissions", "this service may not read and write it")
     if not domain.has_lease(record.id, volume.id):
         yield found("leaseMissing", "it is made when the volume is next used")
+
+
+def _parent(record: ImageRecord, volume: VolumeRecord) -> Iterator[tuple[str, str]]:
+    """What is wrong with what a volume stands on."""
+    parent = volume.metadata.parent
+    if parent is None:
+        return
+    below = record.volumes.get(VolumeId(parent))
+    if below is None:
+        if all(bad.volume != parent for bad in record.damaged):
+            yield "parentMissing", f"it stands on {parent}, which is not in this image"
+    elif volume.header and (reason := chains.misread(volume, below)):
+        yield "backing", reason
 
 
 def _data(volume: VolumeRecord) -> Iterator[tuple[str, str]]:

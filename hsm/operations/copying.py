@@ -70,6 +70,8 @@ class ImportImage(CreateImage):
     def difference(self, volume: VolumeRecord) -> str | None:
         if self.params.format is not volume.metadata.format:
             return f"its format is {volume.metadata.format.value}"
+        if self.params.capacity and round_up(self.params.capacity) != volume.metadata.capacity:
+            return f"it has {volume.metadata.capacity} bytes"
         return None
 
     def run(self, job: Job) -> Any:

@@ -99,7 +99,7 @@ def image_info(
         leaf = chains.leaf_of(record)
         for volume in chains.chain_of(record, leaf):
             if reason := chains.wrong_size(volume):
-                raise VolumeDamaged(volume=volume.id, reason=reason)  # noqa: TRY301
+                raise VolumeDamaged(volume=volume.id, reason=reason)
     except (ImageDamaged, VolumeDamaged) as error:
         damage = error.reason
         leaf = max(record.leaves() or record.own, key=lambda volume: volume.metadata.sequence, default=None)

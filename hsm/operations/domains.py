@@ -114,7 +114,13 @@ class CreateDomain(BaseOperation):
         driver = self.context.registry.driver(self.params.type)
         with storage_errors(self.context, self.params.id):
             job.commit()
-            return serve(self.context, driver.create(self.params.id, self.params.path, self.params.name))
+            made = driver.create(self.params.id, self.params.path, self.params.name)
+            try:
+                return serve(self.context, made)
+            except OSError:
+                if all(item.id != made.id for item in self.context.registry.all()):
+                    made.destroy()
+                raise
 
 
 def usable_folder(path: str) -> None:

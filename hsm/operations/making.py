@@ -20,7 +20,7 @@ from hsm.formats.volume import VolumeMetadata
 from hsm.operations.base import Context, domain_lease
 from hsm.tasks.manager import Job
 from hsm.tools.qemu_img import QemuImg
-from libvdsm.api.errors import NotSupported
+from libvdsm.api.errors import NotSupported, VolumeExists
 from libvdsm.api.event import VolumeChanged, VolumeCreated
 from libvdsm.api.types import (
     Allocation,
@@ -69,6 +69,9 @@ def plan_volume(
     role: VolumeRole = VolumeRole.LEAF,
 ) -> Plan:
     """A volume, empty or on top of a parent."""
+    if parent is not None and parent.id == volume:
+        # In a new image the parent is linked under this very name, and would be written.
+        raise VolumeExists(volume=volume, reason="it is what the new volume is to stand on")
     if format_ is VolumeFormat.QCOW2 and capacity > qcow2.max_capacity():
         raise NotSupported(reason=f"a qcow2 volume of more than {qcow2.max_capacity()} bytes")
     length = capacity

@@ -20,6 +20,7 @@ from libvdsm.api.errors import (
     NoSuchDomain,
     NotSupported,
     StorageFailed,
+    VolumeExists,
 )
 from libvdsm.api.image import ExportInfo, Image, ImagePage
 from libvdsm.api.types import (
@@ -42,11 +43,18 @@ def _image(given: ImageId | None) -> ImageId:
     return given or ImageId(uuid.uuid4())
 
 
-def _volume(given: VolumeId | None) -> VolumeId:
-    return given or VolumeId(uuid.uuid4())
-
-
 class ImageService(Service, Image):
+    def _volume(self, domain: DomainId, image: ImageId, given: VolumeId | None) -> VolumeId:
+        """The id of a new volume; one that was given is no other image's."""
+        if given is None:
+            return VolumeId(uuid.uuid4())
+        opened = self.context.registry.get(domain)
+        with storage_errors(self.context, domain):
+            home = opened.find_volume(given)
+        if home not in (None, image):
+            raise VolumeExists(volume=given, reason=f"it is image {home}'s")
+        return given
+
     def create(
         self,
         *,
@@ -61,6 +69,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.create", name=name, description=description)
         self.context.registry.find(domain)
+        new = _image(id)
         return self.submit(
             "Image.create",
             domain=domain,
@@ -69,15 +78,17 @@ class ImageService(Service, Image):
             format=format,
             allocation=allocation,
             description=description,
-            id=_image(id),
-            volume=_volume(volume),
+            id=new,
+            volume=self._volume(domain, new, volume),
         )
 
     def snapshot(
         self, *, domain: DomainId, image: ImageId, name: str | None = None, volume: VolumeId | None = None
     ) -> TaskInfo[ImageInfo]:
         self.context.registry.find(domain)
-        return self.submit("Image.snapshot", domain=domain, image=image, name=name, volume=_volume(volume))
+        return self.submit(
+            "Image.snapshot", domain=domain, image=image, name=name, volume=self._volume(domain, image, volume)
+        )
 
     def clone(
         self,
@@ -92,6 +103,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.clone", name=name, description=description)
         self.context.registry.find(domain)
+        new = _image(id)
         return self.submit(
             "Image.clone",
             domain=domain,
@@ -99,8 +111,8 @@ class ImageService(Service, Image):
             name=name,
             capacity=capacity,
             description=description,
-            id=_image(id),
-            volume=_volume(volume),
+            id=new,
+            volume=self._volume(domain, new, volume),
         )
 
     def make_template(
@@ -115,8 +127,17 @@ class ImageService(Service, Image):
         self.context.registry.find(domain)
         if name is None and (id or volume):
             raise InvalidParameter(verb="Image.makeTemplate", reason="id and volume are a copy's, which needs a name")
-        copy = {} if name is None else {"id": _image(id), "volume": _volume(volume)}
-        return self.submit("Image.makeTemplate", domain=domain, image=image, name=name, **copy)
+        if name is None:
+            return self.submit("Image.makeTemplate", domain=domain, image=image)
+        new = _image(id)
+        return self.submit(
+            "Image.makeTemplate",
+            domain=domain,
+            image=image,
+            name=name,
+            id=new,
+            volume=self._volume(domain, new, volume),
+        )
 
     def list(self, *, domain: DomainId | None = None, limit: int = 10_000, start: str | None = None) -> ImagePage:
         if domain is not None:
@@ -166,9 +187,11 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.import", name=name, description=description)
         self.context.registry.find(domain)
+        new = _image(id)
         return self.submit(
             "Image.import",
             domain=domain,
+            volume=self._volume(domain, new, volume),
             source=self._file("Image.import", source, path, write=False),
             path=path,
             source_format=source_format,
@@ -177,8 +200,7 @@ class ImageService(Service, Image):
             allocation=allocation,
             capacity=capacity,
             description=description,
-            id=_image(id),
-            volume=_volume(volume),
+            id=new,
         )
 
     def export(

@@ -94,8 +94,8 @@ class QemuImg:
         self._runner.run(argv, deadline=self._quick, descriptors=descriptors)
 
     def measure(self, source: Source, target_format: str) -> Sizes:
-        """The length of a copy."""
-        argv = [_PROGRAM, "measure", "--output=json", "-O", target_format, source.argument]
+        """The length of a copy, also of what somebody writes at this time."""
+        argv = [_PROGRAM, "measure", "-U", "--output=json", "-O", target_format, source.argument]
         found = json.loads(self._runner.run(argv, deadline=self._quick))
         return Sizes(required=found["required"], fully_allocated=found["fully-allocated"])
 

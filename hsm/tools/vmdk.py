@@ -18,6 +18,7 @@ TEXT_SECTORS = 20  # what qemu reads, wherever the header says that the text is,
 GRAIN_MOST = 0x200000
 ENTRIES_MOST = 512
 TABLES_MOST = 32 << 20
+CID_DIGITS = 8
 AT_END = (1 << 64) - 1
 MARKER_FOOTER, MARKER_END = 3, 0
 
@@ -100,7 +101,10 @@ def _text(area: bytes, header: Header) -> None:
     at = area.lower().find(b"parentfilenamehint")
     require(at < 0, Kind.BACKING_FILE, f"it is a difference to a parent: {quoted(area[at : at + 200])}")
     room = header.text_sectors * SECTOR - len(text)
-    sane(room >= 0 and not any(padding[:room]), "its text does not end where it should")
+    # qemu writes a CID with fewer digits over a longer one, and leaves the old end of the text behind the new one.
+    left = [piece for piece in padding[: max(0, room)].split(b"\0") if piece]
+    known = sum(map(len, left)) < CID_DIGITS and all(text.endswith(piece) for piece in left)
+    sane(room >= 0 and known, "its text does not end where it should")
     sane(re.fullmatch(rb"[ -~\t\n\r]*", text) is not None, "its text has characters that text has not")
     lines = [line.removesuffix("\r").strip(" \t") for line in text.decode("ascii").split("\n")]
     sane("\r" not in "".join(lines), "its text has half a newline")

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from libvdsm.api.session import TaskMode
 from libvdsm.api.types import SessionId
@@ -53,9 +54,9 @@ class Connection:
     """Events are sent to it, so its silence is no reason to end it."""
     on_close: list[Callable[[], None]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def user(self) -> str:
-        """The caller in words, for logs and task owners."""
+        """The caller in words, for logs and task owners.  Looked up once: that reads a file, and every call needs it."""
         if self.uid is None:
             return f"anonymous@{self.peer}"
         try:

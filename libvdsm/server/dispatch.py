@@ -27,7 +27,7 @@ from libvdsm.api.errors import (
     NotSupported,
 )
 from libvdsm.api.types import ErrorInfo, OpenEnum, SessionId
-from libvdsm.declare import ApiError, Right, Verb, bare, compare_signatures
+from libvdsm.declare import ApiError, Right, Verb, bare, camel, compare_signatures
 from libvdsm.log import Log, new_request_id, request_id
 from libvdsm.server.caller import Caller, Connection, SessionRecord
 from libvdsm.wire.messages import Call, Reply
@@ -168,7 +168,7 @@ class Dispatcher:
             value = getattr(params, name)
             if value is not None and value.name == "UNKNOWN":
                 known = ", ".join(member.value for member in type(value) if member.name != "UNKNOWN")
-                raise InvalidParameter(verb=verb.full, reason=f"{name} is one of {known}")
+                raise InvalidParameter(verb=verb.full, reason=f"{camel(name)} is one of {known}")
         for name in verb.descriptors:
             index = getattr(params, name)
             if index is None:

@@ -44,7 +44,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().__init__(sock, (connection.peer, 0), None)  # type: ignore[arg-type]
 
     def do_POST(self) -> None:
-        length = self._length()
+        fields = self._fields()
+        length = self._length(fields)
         if length is None:
             return
         document = self.rfile.read(length)
@@ -57,8 +58,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             document,
             self._connection,
             nesting=self._server.limits.nesting,
-            session=self.headers.get("Session-Id"),
-            request=self.headers.get("Request-Id"),
+            session=fields.get("session-id", [None])[0],
+            request=fields.get("request-id", [None])[0],
         )
         self.send_response_only(HTTPStatus.OK)
         self.send_header("Content-Type", "text/xml")
@@ -72,13 +73,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         return True
 
-    def _length(self) -> int | None:
+    def _fields(self) -> dict[str, list[str]]:
+        """The fields of the head by lower-case name; the message's own methods go through all of them each time."""
+        fields: dict[str, list[str]] = {}
+        for name, value in self.headers.raw_items():
+            fields.setdefault(name.lower(), []).append(value)
+        return fields
+
+    def _length(self, fields: dict[str, list[str]]) -> int | None:
         """The length of the body, or None after the request was refused."""
         if self.path not in ("/RPC2", "/"):
             self._refuse(HTTPStatus.NOT_FOUND)
-        elif self.headers.get_content_type() != "text/xml":
+        elif fields.get("content-type", [""])[0].partition(";")[0].strip().lower() != "text/xml":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        elif (length := self._declared_length()) is None:
+        elif (length := self._declared_length(fields)) is None:
             self._refuse(HTTPStatus.LENGTH_REQUIRED)
         elif length > self._server.limits.message:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -86,12 +94,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return length
         return None
 
-    def _declared_length(self) -> int | None:
+    def _declared_length(self, fields: dict[str, list[str]]) -> int | None:
         """What the head says, if it says it once and in the one way that we read."""
-        if "Transfer-Encoding" in self.headers:
+        if "transfer-encoding" in fields:
             return None
-        match self.headers.get_all("Content-Length", []):
-            case [str(text)] if text.isascii() and text.isdigit() and len(text) <= 15:
+        match fields.get("content-length", []):
+            case [text] if text.isascii() and text.isdigit() and len(text) <= 15:
                 return int(text)
         return None
 
