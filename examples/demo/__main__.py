@@ -9,17 +9,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from examples.demo import source
 from examples.demo.chapters import beginning, crash, ending, layers, proof
+from examples.demo.folder import check_space, work_folder
 from examples.demo.narrator import DemoFailed, Narrator
 from examples.demo.service import Service
 from examples.demo.stage import Stage
@@ -36,23 +35,24 @@ CHAPTERS = (
     ("Export, and compare", proof.compare),
     ("Kill the service in the middle of an import", crash.kill),
 )
-_LONGEST_SOCKET = 107
-_OPENING = """What follows happens as you read: each command is run as it is shown, and each ✓ was checked, so a claim
-that does not hold ends the demonstration with an error."""
 CLEANING = ("Clean up", ending.clean_up)
+
+TITLE = "hsm: virtual disks for KVM hosts, on storage that may fail at any moment"
+OPENING = """What follows happens as you read: every command is run, and every ✓ was checked; a claim that does not
+hold ends the demonstration with an error."""
 
 
 def main() -> int:
     words = _arguments()
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     tell = Narrator()
-    tell.opening("hsm: virtual disks for KVM hosts, on storage that may fail at any moment", _OPENING)
     # Being ended from outside cleans up just as ^C does, which a shell's & may have switched off.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        with _folder(keep=words.keep) as work:
+        tell.opening(TITLE, OPENING)
+        with work_folder(keep=words.keep) as work:
             tell_story(tell, work, words)
     except BrokenPipeError:
         # Whoever reads has seen enough; nothing more can be said there.
@@ -62,7 +62,9 @@ def main() -> int:
         tell.trouble(str(error))
         return FAILED
     except KeyboardInterrupt:
-        tell.trouble(f"interrupted; {'the service is stopped, its files are kept' if words.keep else 'all is cleaned up'}")
+        tell.trouble(
+            f"interrupted; {'the service is stopped, its files are kept' if words.keep else 'all is cleaned up'}"
+        )
         return INTERRUPTED
     return 0
 
@@ -72,7 +74,7 @@ def tell_story(tell: Narrator, work: Path, words: argparse.Namespace) -> None:
     with tell.chapter("A real image"):
         image = _image(tell, work, words.image)
     large, small = (192 * MIB, 4 * MIB) if words.small else (GIB, 64 * MIB)
-    _check_space(work, 5 * (image.capacity + large + 2 * small))
+    check_space(work, 5 * (image.capacity + large + 2 * small))
     writes = Writes.behind(image.capacity, large=large, small=small)
     service = Service(work / "service")
     stage = Stage(tell, work, service, image, writes)
@@ -109,23 +111,6 @@ def _image(tell: Narrator, work: Path, path: Path | None) -> source.Image:
 
 
 @contextmanager
-def _folder(*, keep: bool) -> Iterator[Path]:
-    """A folder for large files: /tmp is in memory on many hosts."""
-    parent = os.environ.get("TMPDIR") or "/var/tmp"
-    try:
-        work = Path(tempfile.mkdtemp(prefix="hsm-demo-", dir=parent))
-    except OSError as error:
-        raise DemoFailed(f"{parent}: {error.strerror}; set TMPDIR to a folder to work in") from None
-    try:
-        if len(f"{work}/service/run/hsm-http.sock") > _LONGEST_SOCKET:
-            raise DemoFailed(f"the path of a socket below {parent} would be too long; set TMPDIR to a shorter one")
-        yield work
-    finally:
-        if not keep:
-            shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
 def _ending(service: Service, *, keep: bool) -> Iterator[None]:
     """No process is left, unless all went well and they are to be kept."""
     kept = False
@@ -137,15 +122,6 @@ def _ending(service: Service, *, keep: bool) -> Iterator[None]:
             # Cleaning up takes seconds at most; a second ^C would only leave something behind.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             service.end()
-
-
-def _check_space(work: Path, needed: int) -> None:
-    free = shutil.disk_usage(work).free
-    if free < needed:
-        raise DemoFailed(
-            f"{work.parent} has {show_size(free)} free, and up to {show_size(needed)} are needed; "
-            "set TMPDIR to a folder with more"
-        )
 
 
 def _tell_how_to_go_on(tell: Narrator, service: Service) -> None:

@@ -113,7 +113,9 @@ def _unpack_debian(tell: Narrator, package: Package, folder: Path) -> None:
         for made in (lists / "partial", cached / "archives" / "partial"):
             made.mkdir(parents=True)
         own = (*_OWN_USER, "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cached}")
-        tell.command("apt-get update", "into a folder of its own, since this host has no lists of packages", silent=True)
+        tell.command(
+            "apt-get update", "into a folder of its own, since this host has no lists of packages", silent=True
+        )
         _run("apt-get", "-q", *own, "-o", "APT::Update::Error-Mode=any", "update", folder=folder)
         tell.command(f"apt-get download {package.name}", silent=True)
         _run("apt-get", "-q", *own, "download", package.name, folder=folder)

@@ -27,7 +27,9 @@ def start(stage: Stage) -> None:
 
 def import_image(stage: Stage) -> None:
     tell, image = stage.tell, stage.image
-    tell.say("A file becomes a disk. It is looked at before any tool opens it: a file that refers to others is refused.")
+    tell.say(
+        "A file becomes a disk. It is looked at before any tool opens it: a file that refers to others is refused."
+    )
     stage.hsmctl("image", "import", str(image.path.relative_to(stage.work)), "web01", slow=True)
     info = stage.info("web01")
     tell.claim(

@@ -43,7 +43,9 @@ def kill(stage: Stage) -> None:
     killed = _kill_in_the_middle(stage)
     _left_behind(stage, before)
 
-    tell.say("The guest notices nothing: its path is QEMU's own, and its lease is held by a process that is still there.")
+    tell.say(
+        "The guest notices nothing: its path is QEMU's own, and its lease is held by a process that is still there."
+    )
     stage.write(path, stage.writes.meanwhile)
 
     tell.say("The service starts again, settles what became of its task, and collects garbage.")
@@ -82,6 +84,8 @@ def _strike(stage: Stage, command: Command) -> Killed | None:
             stage.tell.command(f"kill -KILL {stage.service.pid}", "hsmd")
             return Killed(task.id, tools)
         stage.tell.bar(task.progress)
+    if (ended := command.task()) is not None:
+        stage.tell.bar(ended.progress, last=True)
     return None
 
 

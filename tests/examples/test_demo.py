@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``make demo`` with a small image and small writes: it proves its claims itself, so it has to end well."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from examples.demo.writes import GIB, MIB, Write, Writes
+from hsm.operations.making import round_up
+
+ROOT = Path(__file__).parents[2]
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+PATIENCE = 240.0
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A short path, since sockets lie below it, that anybody may write to; nothing may be left in it."""
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/var/tmp"))
+    folder.chmod(0o777)
+    try:
+        yield folder
+        assert list(folder.iterdir()) == []
+        assert processes(folder) == []
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def image() -> Iterator[Path]:
+    """A raw image of an odd size."""
+    with tempfile.NamedTemporaryFile(prefix="hsm demo ", suffix=".img") as file:
+        file.write(random.Random(1).randbytes(2 * MIB + 700))
+        file.flush()
+        Path(file.name).chmod(0o644)
+        yield Path(file.name)
+
+
+def processes(folder: Path) -> list[str]:
+    """Processes that have a folder in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if f"{folder}/" in line:
+                found.append(line)
+    return found
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "examples.demo", *words]
+
+
+def environment(place: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "TMPDIR": str(place), "HOME": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run(place: Path, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*prefix, *command(*words)],
+        cwd=ROOT,
+        env=environment(place),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@contextmanager
+def started(place: Path, image: Path) -> Iterator[subprocess.Popen[str]]:
+    """The demonstration at work, in a process group of its own as under a shell."""
+    with subprocess.Popen(
+        command("--small", "--image", str(image)),
+        cwd=ROOT,
+        env=environment(place),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def unprivileged() -> tuple[str, ...]:
+    """What makes a command run as nobody, if we are root and nobody may read this tree."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        return ()
+    able = subprocess.run([*NOBODY, sys.executable, "-c", "import examples, msgspec"], cwd=ROOT, check=False)
+    return NOBODY if able.returncode == 0 else ()
+
+
+def test_the_demonstration_proves_its_claims_without_rights_and_without_a_terminal(place: Path, image: Path) -> None:
+    ended = run(place, "--small", "--image", str(image), prefix=unprivileged())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    out = ended.stdout
+    assert "\x1b" not in out
+    assert "\r" not in out
+    for line in (
+        "$ hsmd --home service &",
+        f"$ hsmctl image import 'source/{image.name}' web01",
+        "$ hsmctl volume resize web01 4G",
+        "$ hsmctl image snapshot web01 tuesday",
+        "$ hsmctl image clone web-base web02",
+        "✓ Each snapshot still reads as it did when it was taken (qemu-io, read -P).",
+        "✓ The checksums are the same.",
+        "✓ The file, web01 and its linked clone web02 are the same disk, bit for bit.",
+        "State:     failed",
+        "✓ There is no web03, whole or in part.",
+        "No problems found: 3 images and 6 volumes looked at.",
+        "✓ No garbage is left.",
+        "✓ What the guest wrote meanwhile is there.",
+        "✓ web03 is the file, bit for bit.",
+        "✓ No image is left, and no file of one.",
+        "✓ hsmd ends in good order.",
+    ):
+        assert line in out.splitlines()
+    assert out.count("Images are identical.") == 4
+    assert out.count("Template web-base") == 2  # made, and then not deleted while a clone stands on it
+    assert re.fullmatch(r"All [2-9]\d claims were checked, and hold\.", out.splitlines()[-1])
+
+
+def test_an_interrupted_demonstration_leaves_nothing(place: Path, image: Path) -> None:
+    with started(place, image) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("$ qemu-io"):  # an image is prepared, and has a keeper
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert err.strip() == "demo: interrupted; all is cleaned up"
+
+
+def test_a_reader_who_has_seen_enough_ends_it(place: Path, image: Path) -> None:
+    with started(place, image) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(PATIENCE) == 141
+
+
+def test_an_image_that_refers_to_another_file_is_refused(place: Path, image: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, outside], check=True)
+    ended = run(place, "--image", str(outside))
+    assert ended.returncode == 1
+    assert "give an image of your own: make demo IMAGE=path" in ended.stderr
+
+
+def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused(place: Path, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    ended = run(deep, "--small")
+    assert ended.returncode == 1
+    assert "set TMPDIR to a shorter one" in ended.stderr
+    assert list(deep.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [1, 4_900_000, GIB, GIB + 1, 7 * GIB - 512])
+def test_writes_lie_behind_the_image_and_fit_the_disk(size: int) -> None:
+    writes = Writes.behind(size, large=GIB, small=64 * MIB)
+    assert writes.capacity >= 4 * GIB
+    assert writes.capacity == round_up(writes.capacity)
+    for write in (writes.monday, writes.tuesday, writes.today, writes.meanwhile):
+        assert size <= write.offset
+        assert write.offset + write.length <= writes.capacity
+    assert str(Write(0x11, GIB, 64 * MIB)) == "-P 0x11 1G 64M"
