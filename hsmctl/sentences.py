@@ -31,6 +31,7 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
     ),
     "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
     "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
+    "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",
     "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
     "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",
     "Domain.attach": lambda domain, _: f"Attached domain {domain.name or domain.id} at {domain.path}.",

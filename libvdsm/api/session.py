@@ -25,7 +25,7 @@ class SessionInfo(Info, frozen=True, kw_only=True):
     """A session, and what its caller may do."""
 
     user: Annotated[Text, Meta(description="who the service takes the caller for")]
-    wire: Annotated[Word, Meta(description="the wire in use")]
+    wire: Annotated[Text, Meta(description="the wire in use")]
     right: Annotated[Word, Meta(description="the highest right: read, operate or administer")]
     verbs: Annotated[list[Word], Meta(description="the verbs that the caller may call")]
     task_mode: Annotated[TaskMode, Meta(description="who owns the tasks")]

@@ -234,7 +234,7 @@ class TaskState(OpenEnum):
 class Progress(Info, frozen=True, kw_only=True):
     """How far a task is."""
 
-    done: Annotated[Bytes, Meta(description="bytes dealt with")]
+    done: Annotated[Bytes, Meta(description="bytes of what a guest sees that are dealt with, holes included")]
     total: Annotated[Bytes, Meta(description="bytes in all; 0 while unknown")]
     percent: Annotated[float, Meta(ge=0, le=100, description="done in percent")]
     step: Annotated[Text, Meta(description="what it is doing, in a few words")]
