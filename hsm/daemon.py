@@ -12,7 +12,6 @@ import fcntl
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from hsm.app import App
@@ -108,12 +107,18 @@ def _configuration(arguments: argparse.Namespace) -> tuple[HsmConfig, Path | Non
 
 
 def _run(app: App) -> None:
-    """Serve until a signal says to stop.  The signal thread is this one; it does nothing else."""
-    ended = threading.Event()
+    """Serve until a signal says to stop.  The signal thread is this one; it does nothing else.
+
+    It reads from a pipe, since a wait for a lock has a gap: the interpreter would run the handler of a signal that
+    came just before when the wait is over, which is never.
+    """
+    told, telling = os.pipe()
+    os.set_blocking(telling, False)
+    signal.set_wakeup_fd(telling)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: None)
     _start(app)
-    ended.wait()
+    os.read(told, 1)
     app.stop()
 
 

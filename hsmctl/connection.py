@@ -17,7 +17,7 @@ from libvdsm.client import Client, connect
 
 ENVIRONMENT = "HSM_CONNECT"
 HOW_TO_START = (
-    "Start it with `systemctl start hsmd`, or for yourself with `hsmd --home FOLDER`;\n"
+    "Start one with `hsmd`, or `hsmd --home FOLDER` to keep all of it in one folder;\n"
     "a service elsewhere is reached with --connect ADDRESS, or $HSM_CONNECT."
 )
 _SOCKET = "hsm.sock"
@@ -27,8 +27,6 @@ def default_sockets() -> list[Path]:
     """Where a service of this user, and then the host's, would listen."""
     folders = []
     if os.getuid() != 0:
-        if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-            folders.append(Path(runtime) / "hsm")
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         folders.append(Path(state).expanduser() / "hsm" / "run")
     folders.append(Path("/run/hsm"))

@@ -82,7 +82,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image delete web01"),
         Example("hsmctl image rm web01 --wipe --no-wait", "overwrite its data, and do not wait for it"),
     ),
-    "Volume.create": (Example("hsmctl volume create --image web01", "a new layer, as a snapshot makes one"),),
+    "Volume.create": (Example("hsmctl volume create --size 10G --format raw", "an image of one raw volume, without a name"),),
     "Volume.getInfo": (Example("hsmctl volume info before-upgrade --image web01"),),
     "Volume.list": (Example("hsmctl volume list --image web01"),),
     "Volume.resize": (Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),),

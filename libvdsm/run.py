@@ -4,7 +4,7 @@
 Programs are argument lists, never shell text, and each has a deadline.  They are started by one thread that lives as
 long as the process, because the kernel's parent-death signal, which ends a program when its starter is killed, fires
 when the *thread* that started it ends.  Descriptors given to a program keep leases alive in it: see
-``hsm.leases``.  A deadline kills a program and waits for its end; it never lets go of anything before that.
+``hsm.domains.flocks``.  A deadline kills a program and waits for its end; it never lets go of anything before that.
 """
 
 from __future__ import annotations

@@ -204,7 +204,10 @@ class Domain(ABC):
     @classmethod
     @abstractmethod
     def remains(cls, domain: DomainId, path: str) -> Domain:
-        """What is left of a domain that was being destroyed; good for ``destroy`` only."""
+        """What is left of a domain that was being destroyed; good for ``destroy`` only.
+
+        Raises ``BadMetadata`` if it is more than that: destroying it has not begun.
+        """
 
     @abstractmethod
     def lease(self, wait: float) -> AbstractContextManager[None]:
@@ -275,12 +278,12 @@ class Domain(ABC):
         """Replace a published volume's metadata, durably.  Under the domain's lease."""
 
     @abstractmethod
-    def unpublish_image(self, image: ImageId, *, wipe: bool) -> None:
-        """The commit point of deleting an image: it becomes garbage.  Under the domain's lease."""
+    def unpublish_image(self, image: ImageId, *, wipe: bool) -> Garbage:
+        """The commit point of deleting an image: it becomes this garbage.  Under the domain's lease."""
 
     @abstractmethod
-    def unpublish_volume(self, image: ImageId, volume: VolumeId, *, wipe: bool) -> None:
-        """The commit point of deleting one volume: it becomes garbage.  Under the domain's lease."""
+    def unpublish_volume(self, image: ImageId, volume: VolumeId, *, wipe: bool) -> Garbage:
+        """The commit point of deleting one volume: it becomes this garbage.  Under the domain's lease."""
 
     @abstractmethod
     def abandon(self, image: ImageId, volume: VolumeId) -> None:

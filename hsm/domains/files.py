@@ -105,6 +105,12 @@ class FileDomain(Domain):
         found = os.statvfs(self.root)
         return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
+    def refuse_unless_unpublished(self) -> None:
+        """What still has its name is a damaged domain, perhaps with images in it, and not one half destroyed."""
+        if os.path.isdir(self.root):
+            msg = "its folder is there, and it has no metadata that say that it is such a domain"
+            raise BadMetadata(msg)
+
     def destroy(self) -> None:
         removed = os.path.join(self.path, REMOVED + str(self.id))
         if os.path.isdir(self.root):
@@ -267,19 +273,22 @@ class FileDomain(Domain):
 
     # ---- unmaking
 
-    def unpublish_image(self, image: ImageId, *, wipe: bool) -> None:
+    def unpublish_image(self, image: ImageId, *, wipe: bool) -> Garbage:
         removed = os.path.join(self.images, (WIPED if wipe else REMOVED) + str(image))
+        left = Garbage(path=self._relative(removed), begun=False)
         if os.path.isdir(removed):
             # An image of the same id was deleted before, and its remains are still there.
-            self.reclaim(Garbage(path=self._relative(removed), begun=False))
+            self.reclaim(left)
         os.rename(os.path.join(self.images, str(image)), removed)
         durable.sync_folders(self.images)
+        return left
 
-    def unpublish_volume(self, image: ImageId, volume: VolumeId, *, wipe: bool) -> None:
+    def unpublish_volume(self, image: ImageId, volume: VolumeId, *, wipe: bool) -> Garbage:
         folder = os.path.join(self.images, str(image))
         removed = os.path.join(folder, f"{WIPED if wipe else REMOVED}{volume}{_META}")
         os.rename(self._file(image, volume) + _META, removed)
         durable.sync_folders(folder)
+        return Garbage(path=self._relative(removed), begun=False)
 
     def abandon(self, image: ImageId, volume: VolumeId) -> None:
         for path in (f"images/{image}/{volume}", f"images/{image}/{volume}{_LEASE}", f"images/{image}"):

@@ -49,7 +49,9 @@ class LocalDomain(FileDomain):
 
     @classmethod
     def remains(cls, domain: DomainId, path: str) -> LocalDomain:
-        return cls(domain, path)
+        found = cls(domain, path)
+        found.refuse_unless_unpublished()
+        return found
 
     @contextmanager
     def lease(self, wait: float) -> Iterator[None]:

@@ -147,7 +147,12 @@ def domain_lease(context: Context, domain: Domain) -> Iterator[None]:
         except LeaseBusy as error:
             raise DomainBusy(domain=domain.id, holder=error.holder, waited=wait) from None
         # Everything that a change rests on is read again once the lease is held; this first.
-        if (version := domain.metadata().version) != WRITABLE_VERSION:
-            reason = f"its layout is version {version}, and only version {WRITABLE_VERSION} is written"
-            raise DomainReadOnly(domain=domain.id, reason=reason)
+        writable(domain)
         yield
+
+
+def writable(domain: Domain) -> None:
+    """The domain's layout is one that this service changes."""
+    if (version := domain.metadata().version) != WRITABLE_VERSION:
+        reason = f"its layout is version {version}, and only version {WRITABLE_VERSION} is written"
+        raise DomainReadOnly(domain=domain.id, reason=reason)

@@ -24,6 +24,7 @@ from hsm.operations.base import (
     lock_domain,
     lock_image,
     storage_errors,
+    writable,
 )
 from hsm.operations.making import qemu_img, round_up
 from hsm.tasks.locks import Locks
@@ -167,6 +168,7 @@ class Resize(_Change):
         )
 
     def prepare(self, job: Job, domain: Domain, volume: VolumeRecord, held: Held | None) -> None:
+        writable(domain)
         # The data is changed in place, so what has begun is finished.
         job.commit()
         job.progress("growing the data")

@@ -18,6 +18,7 @@ from hsm.operations.base import (
     domain_lease,
     lock_domain,
     storage_errors,
+    writable,
 )
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -52,6 +53,8 @@ class CollectGarbage(BaseOperation):
 def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
     """Give back what can be."""
     found = domain.garbage()
+    if found:
+        writable(domain)
     removed: list[str] = []
     kept: list[str] = []
     freed = 0

@@ -75,14 +75,14 @@ class _Creation(BaseOperation):
         domain = self.domain()
         with storage_errors(self.context, self.domain_id, self.image_id):
             record = domain.image(self.image_id)
-        if record is None or not record.published:
-            return None
-        volume = record.volumes.get(self.volume_id)
-        if volume is None:
-            return self.existing_image(record)
-        if reason := self.difference(volume):
-            raise VolumeExists(volume=self.volume_id, reason=reason)
-        return self.result(domain, record)
+            if record is None or not record.published:
+                return None
+            volume = record.volumes.get(self.volume_id)
+            if volume is None:
+                return self.existing_image(record)
+            if reason := self.difference(volume):
+                raise VolumeExists(volume=self.volume_id, reason=reason)
+            return self.result(domain, record)
 
     def existing_image(self, record: ImageRecord) -> None:
         """The image is there and the volume is not."""
@@ -214,7 +214,10 @@ class Clone(_Creation):
         raise ImageExists(image=record.id, reason="it has other volumes")
 
     def difference(self, volume: VolumeRecord) -> str | None:
-        return super().difference(volume) if volume.metadata.parent is not None else "it stands on no template"
+        template = self.domain().image(self.params.template)
+        if template is None or volume.metadata.parent not in template.volumes:
+            return "it does not stand on this template"
+        return super().difference(volume)
 
     def leases(self, domain: Domain) -> list[Wanted]:
         template = self._template(domain)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 
 import msgspec
 
-from hsm.domains.base import Domain, ImageRecord, VolumeRecord, Wanted
+from hsm.domains.base import Domain, Garbage, ImageRecord, VolumeRecord, Wanted
 from hsm.operations import chains
 from hsm.operations.base import (
     BaseOperation,
@@ -39,15 +39,12 @@ from libvdsm.log import Log
 log = Log("hsm.deletion")
 
 
-def give_back(domain: Domain, image: ImageId, volume: VolumeId | None = None) -> None:
+def give_back(domain: Domain, left: Garbage) -> None:
     """Give back what was just unpublished; trouble with that is the collector's, the deletion is done."""
-    wanted = str(volume or image)
     try:
-        for garbage in domain.garbage():
-            if not garbage.begun and wanted in garbage.path.rpartition("/")[2]:
-                domain.reclaim(garbage)
+        domain.reclaim(left)
     except OSError as error:
-        log.warning("left for the collector", image=image, volume=volume, error=error)
+        log.warning("left for the collector", path=left.path, error=error)
 
 
 class DeleteImage(BaseOperation):
@@ -82,20 +79,20 @@ class DeleteImage(BaseOperation):
                 wanted = [Wanted(volume, image) for volume in [*(own.id for own in record.own), *damaged]]
                 leases.callback(domain.acquire(wanted).release)
                 with domain_lease(self.context, domain):
-                    self._unpublish(job, domain, {volume.id for volume in record.own})
+                    left = self._unpublish(job, domain, {volume.id for volume in record.own})
             self.context.events.emit(ImageDeleted(domain=domain.id, image=image))
             job.progress("giving space back")
-            give_back(domain, image)
+            give_back(domain, left)
         return Nothing()
 
-    def _unpublish(self, job: Job, domain: Domain, leased: set[VolumeId]) -> None:
+    def _unpublish(self, job: Job, domain: Domain, leased: set[VolumeId]) -> Garbage:
         record = chains.image_of(domain, self.params.image)
         if late := {volume.id for volume in record.own} - leased:
             raise ImageInUse(image=record.id, volume=late.pop(), holder="whoever just made a snapshot of it")
         if clones := domain.clones(record.id):
             raise TemplateInUse(image=record.id, clones=clones)
         job.commit()
-        domain.unpublish_image(record.id, wipe=self.params.wipe)
+        return domain.unpublish_image(record.id, wipe=self.params.wipe)
 
 
 class DeleteVolume(BaseOperation):
@@ -135,16 +132,16 @@ class DeleteVolume(BaseOperation):
                     whole = len(record.own) == 1
                     job.commit()
                     if whole:
-                        domain.unpublish_image(image, wipe=self.params.wipe)
+                        left = domain.unpublish_image(image, wipe=self.params.wipe)
                     else:
-                        domain.unpublish_volume(image, volume, wipe=self.params.wipe)
+                        left = domain.unpublish_volume(image, volume, wipe=self.params.wipe)
                         self._unfreeze(domain, record, found)
             if whole:
                 self.context.events.emit(ImageDeleted(domain=domain.id, image=image))
             else:
                 self.context.events.emit(VolumeDeleted(domain=domain.id, image=image, volume=volume))
             job.progress("giving space back")
-            give_back(domain, image, None if whole else volume)
+            give_back(domain, left)
         return Nothing()
 
     def _decide(self, domain: Domain) -> tuple[ImageRecord, VolumeRecord]:

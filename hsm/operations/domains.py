@@ -92,9 +92,12 @@ class CreateDomain(BaseOperation):
         return Objects(self.params.id)
 
     def _existing(self) -> Domain | None:
+        driver = self.context.registry.driver(self.params.type)
         try:
-            return self.context.registry.driver(self.params.type).open(self.params.id, self.params.path)
-        except DomainMissing:
+            return driver.open(self.params.id, self.params.path)
+        except DomainMissing as error:
+            if self.params.id in driver.discover(self.params.path):
+                raise DomainExists(domain=self.params.id, reason=str(error)) from None
             return None
         except BadMetadata as error:
             raise DomainExists(domain=self.params.id, reason=str(error)) from None
@@ -114,7 +117,10 @@ class CreateDomain(BaseOperation):
         driver = self.context.registry.driver(self.params.type)
         with storage_errors(self.context, self.params.id):
             job.commit()
-            made = driver.create(self.params.id, self.params.path, self.params.name)
+            try:
+                made = driver.create(self.params.id, self.params.path, self.params.name)
+            except FileExistsError as error:
+                raise DomainExists(domain=self.params.id, reason=error.strerror or str(error)) from None
             try:
                 return serve(self.context, made)
             except OSError:

@@ -176,6 +176,8 @@ class VolumeService(Service, Volume):
 
 def page_of_volumes(infos: list[VolumeInfo], limit: int, start: str | None) -> tuple[list[VolumeInfo], str | None]:
     """By image, and inside an image the oldest first: the place in that order is the key."""
+    if start is None and len(infos) <= limit:
+        return infos, None
     keys = {info.id: f"{info.image} {place:06d} {info.id}" for place, info in _places(infos)}
     return page(infos, lambda info: keys[info.id], limit, start)
 

@@ -148,7 +148,9 @@ class TaskManager:
 
     def __init__(self, events: EventLog, ownerships: list[Ownership], workers: int, queue: int = 1000) -> None:
         """``workers`` tasks are at work at once, ``queue`` may wait."""
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self._idle = threading.Condition(lock)
         self._events = events
         self._ownerships = {ownership.mode: ownership for ownership in ownerships}
         self._default = ownerships[0]
@@ -192,7 +194,8 @@ class TaskManager:
         with self.changed:
             self._tasks[info.id] = task
             self._queue.append(_Waiting(task.locks, task))
-            self.changed.notify_all()
+            # One worker for one task: to wake them all takes longer than the task's first steps.
+            self._idle.notify()
         self._tell(task)
         return info
 
@@ -222,6 +225,7 @@ class TaskManager:
             waiting = next((entry for entry in self._queue if entry.task is found), None)
             if waiting is not None:
                 self._queue.remove(waiting)
+                self._wake()
             elif found.info.state is TaskState.RUNNING:
                 found.info = msgspec.structs.replace(found.info, state=move(found.info.state, Event.STOP))
         if waiting is not None:
@@ -250,7 +254,7 @@ class TaskManager:
             self._queue.append(waiting)
             if not self.changed.wait_for(lambda: self._take(waiting), wait):
                 self._queue.remove(waiting)
-                self.changed.notify_all()
+                self._wake()
                 raise Unavailable(reason="other tasks are at work on it, see Task.list")
         try:
             yield
@@ -323,7 +327,7 @@ class TaskManager:
             for task in self._tasks.values():
                 if not task.ended.is_set() and not task.committed:
                     task.stop_asked = True
-            self.changed.notify_all()
+            self._wake()
             self.changed.wait_for(lambda: self._running == 0, patience)
 
     # ---- workers
@@ -339,7 +343,13 @@ class TaskManager:
     def _give_back(self, locks: Locks) -> None:
         with self.changed:
             self._locks.give_back(locks)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have all who wait look whether they can go on now.  Under ``changed``."""
+        if self._queue or self._closing:
             self.changed.notify_all()
+            self._idle.notify_all()
 
     def _next(self) -> _Task | None:
         """The first task in the queue whose locks are free, or None.  Under ``changed``."""
@@ -353,7 +363,7 @@ class TaskManager:
             with self.changed:
                 task = None
                 while not self._closing and (task := self._next()) is None:
-                    self.changed.wait()
+                    self._idle.wait()
                 if task is None:
                     return
                 self._running += 1

@@ -90,6 +90,9 @@ def inspect(descriptor: int, declared: str | None, *, runner: Runner, deadline: 
     try:
         said = runner.run(argv, deadline=deadline, descriptors=[descriptor])
     except CommandError as error:
+        if "ModuleNotFoundError" in error.reason or "ImportError" in error.reason:
+            # This installation is damaged, not the image.
+            raise
         raise Refused(Kind.DAMAGED, f"its inspection broke off: {error.reason[-300:]!r}") from None
     return _answer(said)
 

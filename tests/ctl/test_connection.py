@@ -28,13 +28,11 @@ def test_root_looks_in_the_hosts_folder(monkeypatch: pytest.MonkeyPatch) -> None
     assert connection.default_sockets() == [Path("/run/hsm/hsm.sock")]
 
 
-def test_a_user_looks_in_the_own_folders_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_looks_in_the_own_folder_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     assert [str(path) for path in connection.default_sockets()] == [
-        "/run/user/1000/hsm/hsm.sock",
         "/home/me/.local/state/hsm/run/hsm.sock",
         "/run/hsm/hsm.sock",
     ]
