@@ -9,6 +9,7 @@ such object is a description.  See ``docs/decisions``.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -18,6 +19,11 @@ from hsm.formats.volume import DESCRIPTION_LIMIT
 _ALIAS, _TEXT, _SNAPSHOT = "DiskAlias", "DiskDescription", "Snapshot"
 BYTES_LIMIT = 215
 """What metadata with all its other fields at their longest leaves of 512 bytes, rounded down."""
+
+_NAME_LIMIT = 64
+_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters: JSON can spell them, files cannot hold them."""
 
 _quickly = msgspec.json.Decoder(dict[str, Any]).decode
 """Ten times as fast as the json module, and stricter: what it refuses is not yet known to be no object."""
@@ -42,17 +48,26 @@ def _text(members: dict[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _shown(text: str | None, most: int) -> str | None:
+    """A text as the API can carry it: others wrote longer ones, and characters that some wires have not."""
+    if text is None:
+        return None
+    text = _UNFIT.sub(" ", text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def read(text: str, *, leaf: bool) -> tuple[str | None, str | None]:
     """(name, description): the image's name of a leaf, the snapshot's of any other volume."""
     if not text.startswith("{"):
-        return None, text or None
+        return None, _shown(text or None, DESCRIPTION_LIMIT)
     try:
         members: dict[str, Any] | None = _quickly(text)
     except msgspec.DecodeError:
         members = _members(text)
     if members is None:
-        return None, text
-    return _text(members, _ALIAS if leaf else _SNAPSHOT), _text(members, _TEXT)
+        return None, _shown(text, DESCRIPTION_LIMIT)
+    name = _text(members, _ALIAS if leaf else _SNAPSHOT)
+    return _shown(name, _NAME_LIMIT), _shown(_text(members, _TEXT), DESCRIPTION_LIMIT)
 
 
 def alias(text: str) -> str | None:
@@ -75,6 +90,8 @@ def write(
         written = str(members.get(_TEXT, ""))
     else:
         written = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+        if _HALVES.search(written):
+            written = json.dumps(members, separators=(",", ":"))
     if len(written) > DESCRIPTION_LIMIT or len(written.encode()) > BYTES_LIMIT:
         msg = (
             f"names and description take {len(written)} characters in {len(written.encode())} bytes as they are "

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from libvdsm.api import VERBS
-from libvdsm.api.errors import NotSupported
+from libvdsm.api.errors import ConnectionFailed, NotSupported
 from libvdsm.api.event import EventInfo, EventPage, Subscription
 from libvdsm.client.client import to_exception, unreachable
 from libvdsm.declare import Verb
@@ -202,15 +202,22 @@ class Calls(Protocol):
 
     def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any: ...
 
+    def close(self) -> None: ...
+
 
 def poll_events(transport: Calls, after: int | None) -> Iterator[EventInfo]:
-    """Events on a wire that cannot push."""
+    """Events on a wire that cannot push, over a transport of their own."""
     verb = VERBS["Event.poll"]
     start: EventPage = transport.call(verb, {} if after is None else {"after": after}, [], None)
 
     def polled(page: EventPage) -> Iterator[EventInfo]:
-        while True:
-            yield from page.items
-            page = transport.call(verb, {"after": page.next, "timeout": 30}, [], None)
+        try:
+            while True:
+                yield from page.items
+                page = transport.call(verb, {"after": page.next, "timeout": 30}, [], None)
+        except ConnectionFailed:
+            return
+        finally:
+            transport.close()
 
     return polled(start)

@@ -62,7 +62,7 @@ def test_without_a_service_the_doctor_ends_with_1_and_says_how_to_start_one(
     monkeypatch.setattr(connection, "default_sockets", lambda: [Path("/nonexistent/hsm.sock")])
     result = offline("doctor")
     assert result.status == 1
-    assert "systemctl start hsmd" in result.out
+    assert "Start one with `hsmd`" in result.out
     assert result.out.splitlines()[-1] == "Missing: service."
     report = json.loads(offline("doctor", "--json").out)
     assert report["healthy"] is False
