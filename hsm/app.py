@@ -32,6 +32,7 @@ from hsm.tasks.modes import NonTransparent
 from hsm.tasks.states import ENDED
 from hsm.tasks.store import TaskStore
 from libvdsm.api import VERBS
+from libvdsm.api.errors import Unavailable
 from libvdsm.api.types import DomainId, TaskId
 from libvdsm.client import Client
 from libvdsm.client.framed import LocalTransport
@@ -104,10 +105,9 @@ class App:
         """Settle what the service before left, then answer."""
         self.tasks.recover(lambda verb, params: rebuild(self.context, verb, params))
         self._default_domain()
+        self._collect_garbage()
         self._listen()
         log.info("serving", seconds=round(self.status.ready(), 3), wires=" ".join(self.status.wires()))
-        for item in self.context.registry.all():
-            self._submit("Domain.collectGarbage", domain=item.id)
 
     def stop(self) -> None:
         """Stop answering; tasks stop where they can, or are finished."""
@@ -156,6 +156,14 @@ class App:
             return
         # Who is answered first finds the domain there.
         self.tasks.wait(task, _PATIENCE)
+
+    def _collect_garbage(self) -> None:
+        """Of every domain, as tasks, so that who is answered first can wait for them."""
+        try:
+            for item in self.context.registry.all():
+                self._submit("Domain.collectGarbage", domain=item.id)
+        except Unavailable as error:
+            log.warning("garbage stays until the next start", reason=error.message)
 
     def _listen(self) -> None:
         framed = FramedServer(self.dispatcher, self.limits)

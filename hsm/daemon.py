@@ -20,6 +20,7 @@ from hsm.stdio import relay, serve
 from hsm.tasks.store import StoreError
 from libvdsm import log as logging
 from libvdsm.config import ConfigError, load
+from libvdsm.declare import ApiError
 
 _EXIT_TAKEN = 3
 
@@ -127,6 +128,8 @@ def _start(app: App) -> None:
         app.start()
     except (OSError, StoreError) as error:
         sys.exit(f"hsmd: {error}")
+    except ApiError as error:
+        sys.exit(f"hsmd: {error.message}")
 
 
 if __name__ == "__main__":

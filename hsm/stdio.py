@@ -69,7 +69,9 @@ def _too_large(limit: int) -> None:
 def relay(config: HsmConfig) -> int:
     """Hand standard input and output to the service that runs: the exit status."""
     first = os.read(0, _CHUNK)
-    xml = first[:1] and first[0] in _XML_STARTS
+    if not first:
+        return 0
+    xml = first[0] in _XML_STARTS
     name = "hsm-http.sock" if xml else "hsm.sock"
     path = Path(config.service.run_dir, name)
     try:

@@ -27,15 +27,22 @@ log = Log("libvdsm.run")
 
 _OUTPUT_LIMIT = 16 * 2**20
 _TICK = 0.1
+_ONLY_IF_TIED = 'test "$PPID" = "$0" && exec "$@"'
+"""A process that ended before its end was made the program's too would leave an orphan: then nothing is started.
+
+The one text that a shell reads; what it starts comes as arguments, and is the same process.
+"""
 
 
 class CommandError(Exception):
     """A program ended with an error, could not be started, or went beyond its deadline."""
 
-    def __init__(self, program: str, reason: str) -> None:
+    def __init__(self, program: str, reason: str, status: int | None = None) -> None:
+        """``status``: what it ended with, where it came to an end of its own."""
         super().__init__(f"{program}: {reason}")
         self.program = program
         self.reason = reason
+        self.status = status
 
 
 class CommandStopped(Exception):
@@ -73,12 +80,14 @@ class Runner:
         on_output: Callable[[bytes], None] | None = None,
         stop: Callable[[], bool] | None = None,
         stdin: bytes = b"",
+        complaints: bool = True,
     ) -> bytes:
         """Run a program to its end and give what it wrote to standard output.
 
         ``deadline`` in seconds.  ``descriptors`` are inherited by the program.  ``on_output`` gets standard output
         as it comes, which is then not collected.  ``stop`` is asked ten times a second; when it answers true the
-        program is killed and ``CommandStopped`` raised.
+        program is killed and ``CommandStopped`` raised.  Without ``complaints`` all that it says on standard error,
+        but for warnings, is an error, whatever its status.
         """
         process = self.start(argv, descriptors=descriptors, stdin=stdin)
         began = time.monotonic()
@@ -88,16 +97,20 @@ class Runner:
         finally:
             self._end(process)
         log.debug("program ended", argv=" ".join(argv), status=status, seconds=round(time.monotonic() - began, 3))
-        if status != 0:
-            text = errors.decode(errors="replace").strip().replace("\n", "; ")
-            raise CommandError(os.path.basename(argv[0]), text[-2000:] or f"ended with status {status}")
+        said = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
+        if status != 0 or (not complaints and any("warning:" not in line for line in said)):
+            text = "; ".join(said)[-2000:] or f"ended with status {status}"
+            raise CommandError(os.path.basename(argv[0]), text, status)
         return output
 
     def start(
         self, argv: Sequence[str], *, descriptors: Sequence[int] = (), stdin: bytes = b"", tied: bool = True
     ) -> subprocess.Popen[bytes]:
         """Start a program and do not wait for it.  ``tied``: it is killed when this process ends."""
-        command = [self._setpriv, "--pdeathsig", "KILL", "--", *argv] if tied and self._setpriv else list(argv)
+        command = list(argv)
+        if tied and self._setpriv:
+            tie = [self._setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _ONLY_IF_TIED, str(os.getpid())]
+            command = [*tie, *argv]
 
         def begin() -> subprocess.Popen[bytes]:
             return subprocess.Popen(

@@ -102,7 +102,8 @@ class Registry:
     def attach(self, item: Attached, opened: Domain) -> None:
         """Serve a domain from now on; remembered durably when this returns."""
         with self._lock:
-            self._write({**self._attached, item.id: item})
+            if self._attached.get(item.id) != item:
+                self._write({**self._attached, item.id: item})
             self._attached[item.id] = item
             self._open[item.id] = opened
 

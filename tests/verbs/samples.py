@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of every verb that would succeed, to see how each fails when its surroundings do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from libvdsm.api import VERBS
+from libvdsm.api.types import ImageInfo, Legality, TaskInfo
+from libvdsm.client import Client
+from tests.verbs.scene import MIB, Scene
+
+
+class Samples:
+    """A scene with an image of two volumes, a template, and files to read and write."""
+
+    def __init__(self, scene: Scene, folder: Path) -> None:
+        self.scene = scene
+        self.base: ImageInfo = scene.image(MIB, name="sample")
+        self.image: ImageInfo = scene.snapshot(self.base)
+        self.template: ImageInfo = scene.template(MIB)
+        self.single: ImageInfo = scene.image(MIB)
+        self.source = folder / "source"
+        self.source.write_bytes(b"x" * 4096)
+        self.target = folder / "target"
+        self.empty = folder / "empty"
+        self.empty.mkdir()
+
+    def params(self, verb: str) -> dict[str, Any]:
+        """Parameters of a call that changes something, or reads."""
+        domain = {"domain": self.scene.domain}
+        leaf = {**domain, "volume": self.image.leaf}
+        of_image = {**domain, "image": self.image.id}
+        known: dict[str, dict[str, Any]] = {
+            "Domain.create": {"name": "new", "path": str(self.empty)},
+            "Domain.attach": {"path": str(self.scene.root.parent), "id": self.scene.domain},
+            "Domain.setDescription": {**domain, "description": "new"},
+            "Domain.format": {**domain, "force": True},
+            "Image.create": {**domain, "capacity": MIB},
+            "Image.clone": {**domain, "template": self.template.id},
+            "Image.makeTemplate": {**domain, "image": self.single.id},
+            "Image.list": domain,
+            "Image.import": {**domain, "path": str(self.source)},
+            "Image.export": {**of_image, "path": str(self.target)},
+            "Volume.create": {**domain, "capacity": MIB},
+            "Volume.list": domain,
+            "Volume.resize": {**leaf, "capacity": 2 * MIB},
+            "Volume.setDescription": {**leaf, "description": "new"},
+            "Volume.setLegality": {**leaf, "legality": Legality.ILLEGAL},
+            "Volume.getInfo": leaf,
+            "Volume.measure": leaf,
+            "Volume.delete": leaf,
+        }
+        if verb in known:
+            return known[verb]
+        takes = {parameter.name for parameter in VERBS[verb].parameters}
+        return {name: value for name, value in of_image.items() if name in takes}
+
+    def start(self, verb: str, client: Client | None = None, **changed: Any) -> Any:
+        """Make the call: its answer, which of a verb that changes something is a task."""
+        record = VERBS[verb]
+        method = getattr(getattr(client or self.scene.client, record.cls.lower()), record.method)
+        return method(**{**self.params(verb), **changed})
+
+    def call(self, verb: str, **changed: Any) -> Any:
+        """Make the call, and wait for the end of its task."""
+        answer = self.start(verb, **changed)
+        return self.scene.wait(answer) if isinstance(answer, TaskInfo) else answer
+
+
+def declaring(error: str, *, without: tuple[str, ...] = ()) -> list[str]:
+    """The verbs that declare an error."""
+    return [
+        verb.full
+        for verb in VERBS.values()
+        if verb.full not in without and any(cls.__name__ == error for cls in verb.declaration.errors)
+    ]
+
+
+Build = Callable[[], Samples]
