@@ -97,7 +97,7 @@ class App:
         self._count = ConnectionCount(limits.connections)
         self.listeners: list[Listener] = []
         self.status.verbs = lambda: self.dispatcher.verbs
-        self.status.wires = lambda: [f"{listener.wire}:{listener.address}" for listener in self.listeners]
+        self.status.wires = lambda: [listener.address for listener in self.listeners]
         self.status.connections = lambda: self._count.now
         self.status.calls = lambda: self.dispatcher.calls
 

@@ -38,6 +38,11 @@ class Log:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
+    @property
+    def debugs(self) -> bool:
+        """Whether ``debug`` does anything, for those to whom finding out the facts is dear."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, **facts: Any) -> None:
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(event, extra={"facts": facts})

@@ -86,8 +86,9 @@ def write(
         if value is not None:
             members[key] = value
     members = {key: value for key, value in members.items() if value != ""}
-    if members.keys() <= {_TEXT} and not str(members.get(_TEXT, "")).startswith("{"):
-        written = str(members.get(_TEXT, ""))
+    plain = str(members.get(_TEXT, ""))
+    if members.keys() <= {_TEXT} and not plain.startswith("{") and not _UNFIT.search(plain):
+        written = plain
     else:
         written = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
         if _HALVES.search(written):

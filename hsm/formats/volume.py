@@ -21,6 +21,7 @@ GENERATIONS = 1000
 _NIL = UUID(int=0)
 _NIL_TEXT = str(_NIL)
 _SECTOR = 512
+_MOST = 2**63 - 1
 
 _FORMATS = {"RAW": VolumeFormat.RAW, "COW": VolumeFormat.QCOW2}
 _ALLOCATIONS = {"SPARSE": Allocation.SPARSE, "PREALLOCATED": Allocation.PREALLOCATED}
@@ -49,9 +50,9 @@ _KNOWN = frozenset(
 
 _ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _as_written = re.compile(
-    "CAP=(?P<CAP>[0-9]+)\nCTIME=(?P<CTIME>[0-9]+)\nDESCRIPTION=(?P<DESCRIPTION>[^\n]*)\n"
-    f"DISKTYPE=(?P<DISKTYPE>[^\n]*)\nDOMAIN=(?P<DOMAIN>{_ID})\nFORMAT=(?P<FORMAT>[^\n]*)\nGEN=(?P<GEN>[0-9]+)\n"
-    f"IMAGE=(?P<IMAGE>{_ID})\nLEGALITY=(?P<LEGALITY>[^\n]*)\nPUUID=(?P<PUUID>{_ID})\nSEQ=(?P<SEQ>[0-9]+)\n"
+    "CAP=(?P<CAP>[0-9]{1,18})\nCTIME=(?P<CTIME>[0-9]{1,18})\nDESCRIPTION=(?P<DESCRIPTION>[^\n]*)\n"
+    f"DISKTYPE=(?P<DISKTYPE>[^\n]*)\nDOMAIN=(?P<DOMAIN>{_ID})\nFORMAT=(?P<FORMAT>[^\n]*)\nGEN=(?P<GEN>[0-9]{1,3})\n"
+    f"IMAGE=(?P<IMAGE>{_ID})\nLEGALITY=(?P<LEGALITY>[^\n]*)\nPUUID=(?P<PUUID>{_ID})\nSEQ=(?P<SEQ>[0-9]{1,18})\n"
     "TYPE=(?P<TYPE>[^\n]*)\nVOLTYPE=(?P<VOLTYPE>[^\n]*)\nEOF(?:\n|\\Z)"
 ).match
 """What V5's writers write, read in one go: long lists spend much of their time in ``parse``."""
@@ -85,17 +86,37 @@ def _canonical_id(text: str) -> UUID:
     return msgspec.convert(text, UUID)
 
 
+def _id(text: str) -> UUID:
+    found = UUID(text)
+    if str(found) != text:
+        msg = f"{text!r} is no id as they are written"
+        raise ValueError(msg)
+    return found
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or (found := int(text)) > _MOST:
+        msg = f"{text!r} is no number of 63 bits"
+        raise ValueError(msg)
+    return found
+
+
 def parse(data: bytes) -> VolumeMetadata:
     """Read metadata of V5 or V4."""
-    as_id: Callable[[str], UUID] = UUID
+    as_id: Callable[[str], UUID] = _id
+    number: Callable[[str], int] = _number
     try:
         text = data.decode("utf-8")
         if usual := _as_written(text):
-            # The pattern takes canonical ids only; msgspec makes them twice as fast as their own class does.
-            fields, as_id = usual.groupdict(), _canonical_id
+            # The pattern takes sound ids and numbers only; msgspec makes ids twice as fast as their own class does.
+            fields, as_id, number = usual.groupdict(), _canonical_id, int
         else:
             lines = text.split("\n")
-            fields = dict(line.split("=", 1) for line in lines[: lines.index("EOF")])
+            lines = lines[: lines.index("EOF")]
+            fields = dict(line.split("=", 1) for line in lines)
+            if len(fields) != len(lines):
+                msg = "a key is there twice"
+                raise BadMetadata(msg)
     except UnicodeDecodeError as error:
         msg = f"not UTF-8: {error}"
         raise BadMetadata(msg) from None
@@ -105,20 +126,20 @@ def parse(data: bytes) -> VolumeMetadata:
     try:
         parent = fields["PUUID"]
         version = 5 if "CAP" in fields else 4
-        return VolumeMetadata(
+        found = VolumeMetadata(
             domain=as_id(fields["DOMAIN"]),
             image=as_id(fields["IMAGE"]),
             parent=None if parent == _NIL_TEXT else as_id(parent),
-            capacity=int(fields["CAP"]) if version == 5 else int(fields["SIZE"]) * _SECTOR,
+            capacity=number(fields["CAP"]) if version == 5 else number(fields["SIZE"]) * _SECTOR,
             format=_FORMATS[fields["FORMAT"]],
             allocation=_ALLOCATIONS[fields["TYPE"]],
             role=_ROLES[fields["VOLTYPE"]],
             legality=_LEGALITIES[fields["LEGALITY"]],
-            created=int(fields["CTIME"]),
+            created=number(fields["CTIME"]),
             description=fields["DESCRIPTION"],
             disk_type=fields["DISKTYPE"],
-            generation=int(fields.get("GEN", 0)),
-            sequence=int(fields.get("SEQ", 1)),
+            generation=number(fields.get("GEN", "0")),
+            sequence=number(fields.get("SEQ", "1")),
             version=version,
             extra=() if fields.keys() <= _KNOWN else tuple((k, v) for k, v in fields.items() if k not in _KNOWN),
         )
@@ -128,6 +149,10 @@ def parse(data: bytes) -> VolumeMetadata:
         raise BadMetadata(msg) from None
     except ValueError as error:
         raise BadMetadata(str(error)) from None
+    if found.generation >= GENERATIONS or found.capacity > _MOST:
+        msg = f"generation {found.generation} or capacity {found.capacity} is beyond what there is"
+        raise BadMetadata(msg)
+    return found
 
 
 def write(metadata: VolumeMetadata) -> bytes:
@@ -151,6 +176,9 @@ def write(metadata: VolumeMetadata) -> bytes:
     else:
         fields |= {"SIZE": str(metadata.capacity // _SECTOR), "MTIME": "0"}
     data = "".join(f"{key}={fields[key]}\n" for key in sorted(fields)).encode() + b"EOF\n"
+    if data.count(b"\n") != len(fields) + 1:
+        msg = "a value has more than one line"
+        raise BadMetadata(msg)
     if len(data) > LIMIT:
         msg = f"takes {len(data)} bytes, and {LIMIT} are the limit"
         raise BadMetadata(msg)

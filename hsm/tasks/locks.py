@@ -24,7 +24,10 @@ Locks = tuple[Lock, ...]
 
 def conflict(one: Locks, other: Locks) -> bool:
     """Whether the two cannot be held at the same time."""
-    mine = {lock.name: lock.shared for lock in one}
+    mine: dict[str, bool] = {}
+    for lock in one:
+        # Whoever wants a lock both ways wants it alone.
+        mine[lock.name] = lock.shared and mine.get(lock.name, True)
     return any(lock.name in mine and not (lock.shared and mine[lock.name]) for lock in other)
 
 

@@ -296,6 +296,10 @@ class TaskManager:
             # What it worked on is gone, or cannot be read now: the caller has to look.
             self._finish(task, Event.FAIL, error=error_info(error))
             return
+        except Exception:  # the boundary of a task: what cannot be rebuilt keeps the service from no start
+            log.exception("interrupted task cannot be settled", task=task.info.id, verb=task.info.verb)
+            self._finish(task, Event.FAIL, error=error_info(InternalError(request=task.info.request)))
+            return
         finally:
             request_id.reset(token)
         log.info("interrupted task", task=task.info.id, verb=task.info.verb, done=result is not None)
@@ -387,7 +391,9 @@ class TaskManager:
                 result = task.operation.run(Job(task, self))
             self._finish(task, Event.SUCCEED, result=result)
         except TaskStopped as error:
-            event = Event.YIELD if task.info.state is TaskState.STOPPING else Event.FAIL
+            with self.changed:
+                # Who asked for it may not have written down yet that it is stopping.
+                event = Event.YIELD if task.info.state is TaskState.STOPPING else Event.FAIL
             stopped = Interrupted() if self._closing and event is Event.FAIL else error
             self._finish(task, event, error=error_info(stopped))
         except ApiError as error:

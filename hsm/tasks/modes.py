@@ -7,6 +7,7 @@ manager knows modes only by this protocol; the client-owned one joins here.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any, Protocol
 
@@ -48,15 +49,32 @@ class NonTransparent:
         self._store = store
         self._keep = keep
         self._keep_count = keep_count
+        self._turn = threading.Lock()
+        self._unwritten: dict[TaskId, TaskInfo[Any]] = {}
 
     def begun(self, info: TaskInfo[Any], params: msgspec.Struct) -> None:
-        self._store.put(info, msgspec.json.encode(params))
+        with self._turn:
+            self._catch_up()
+            self._store.put(info, msgspec.json.encode(params))
 
     def ended(self, info: TaskInfo[Any]) -> None:
-        self._store.update(info)
+        with self._turn:
+            self._unwritten[info.id] = info
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Write down the ends that could not be, before anything else is.
+
+        So no restart takes a task up again that ended before a later one was asked for: that may have been to undo it.
+        """
+        for info in list(self._unwritten.values()):
+            self._store.update(info)
+            del self._unwritten[info.id]
 
     def forget(self, task: TaskId) -> None:
-        self._store.forget(task)
+        with self._turn:
+            self._store.forget(task)
+            self._unwritten.pop(task, None)
 
     def prune(self) -> list[TaskId]:
         return self._store.prune(time.time() - self._keep, self._keep_count)

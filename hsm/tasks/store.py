@@ -53,6 +53,14 @@ def _told() -> Iterator[None]:
         raise StoreError(msg) from None
 
 
+def _read(task: str, info: bytes) -> TaskInfo[Any]:
+    try:
+        return _decode(info)
+    except (msgspec.DecodeError, TypeError) as error:
+        msg = f"the record of task {task} is damaged: {error}; move it away to begin with an empty record"
+        raise StoreError(msg) from None
+
+
 class TaskStore:
     """Tasks on disk.  Every method may raise ``StoreError``."""
 
@@ -107,8 +115,8 @@ class TaskStore:
     def load(self) -> list[Stored]:
         """Every task, the oldest first."""
         with self._lock, _told():
-            rows = self._db.execute("SELECT info, params FROM task ORDER BY created").fetchall()
-        return [Stored(_decode(info), params) for info, params in rows]
+            rows = self._db.execute("SELECT id, info, params FROM task ORDER BY created").fetchall()
+        return [Stored(_read(task, info), params) for task, info, params in rows]
 
     def close(self) -> None:
         with self._lock:

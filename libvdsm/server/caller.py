@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import msgspec
+
 from libvdsm.api.session import TaskMode
 from libvdsm.api.types import SessionId
 from libvdsm.declare import Right
@@ -70,8 +72,7 @@ class Connection:
             self.on_close.pop()()
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """What a service knows of the call that it answers."""
 
     connection: Connection

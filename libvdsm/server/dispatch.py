@@ -134,15 +134,16 @@ class Dispatcher:
             log.exception("call failed", verb=call.verb, user=connection.user)
             error = InternalError(request=request)
         self.calls = next(self._counter) + 1
-        changes = entry is not None and entry.right > Right.READ
-        (log.info if changes or error else log.debug)(
-            "call",
-            verb=call.verb[:_ECHO],
-            user=connection.user,
-            wire=connection.wire,
-            ms=round((time.perf_counter() - began) * 1000, 3),
-            error=type(error).__name__ if error else None,
-        )
+        matters = error is not None or (entry is not None and entry.right > Right.READ)
+        if matters or log.debugs:
+            (log.info if matters else log.debug)(
+                "call",
+                verb=call.verb[:_ECHO],
+                user=connection.user,
+                wire=connection.wire,
+                ms=round((time.perf_counter() - began) * 1000, 3),
+                error=type(error).__name__ if error else None,
+            )
         request_id.reset(token)
         return Reply(call.id, error=error_info(error)) if error else Reply(call.id, result=result)
 

@@ -97,7 +97,7 @@ class FramedServer:
         """
         try:
             for message in framer.feed(data):
-                if not framer.pending:
+                if fresh and not framer.pending:
                     _move(fresh, held)
                 try:
                     reply = jsonrpc.answer(

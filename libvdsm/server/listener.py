@@ -111,8 +111,12 @@ class Listener:
 
     @property
     def address(self) -> str:
+        """As a client takes it."""
         name = self._sock.getsockname()
-        return str(name) if isinstance(name, str) else f"{name[0]}:{name[1]}"
+        if isinstance(name, str):
+            return f"{self.wire}:{name}"
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{self.wire}:{'//' if self.wire == 'http' else ''}{host}:{name[1]}"
 
     def start(self) -> None:
         self._thread.start()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -16,8 +15,7 @@ CallId = int | float | str | None
 """Chosen by the client of a wire that has such ids; the reply carries it back."""
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A verb to be called.
 
     ``params`` is what the wire's codec can give without work: JSON that was not looked into (``msgspec.Raw``), or a
@@ -31,11 +29,10 @@ class Call:
     wants_reply: bool = True
     session: str | None = None
     request: str | None = None
-    descriptors: list[int] = field(default_factory=list)
+    descriptors: list[int] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(msgspec.Struct):
     """The answer to one call: a result structure, or an error."""
 
     id: CallId
@@ -43,8 +40,7 @@ class Reply:
     error: ErrorInfo | None = None
 
 
-@dataclass(slots=True)
-class Notification:
+class Notification(msgspec.Struct):
     """An event on its way to a client that subscribed."""
 
     event: EventInfo

@@ -102,7 +102,7 @@ def test_over_tcp_a_stranger_may_look_and_not_touch(own_daemon: Daemon, ctl: Ctl
     wires = ctl.json("host", "capabilities")["wires"]
     for scheme in ("tcp:", "http:"):
         wire = next(wire for wire in wires if wire.startswith(scheme))
-        ctl.address = wire if scheme == "tcp:" else "http://" + wire.removeprefix("http:").removeprefix("//")
+        ctl.address = wire
         assert ctl.ok("image", "list").startswith("There are no images yet.")
         message = ctl.refused("image", "create", "web01", "--size", "1M")
         assert "needs the right to operate" in message

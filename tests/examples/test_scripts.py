@@ -33,7 +33,7 @@ def wire(daemon: service.Daemon, kind: str) -> str:
     """Where the service listens on a wire that chose its own port: host and port."""
     with daemon.client() as client:
         wires = dict(wire.split(":", 1) for wire in client.host.get_capabilities().wires)
-    return wires[kind]
+    return wires[kind].removeprefix("//")
 
 
 def start(name: str, address: str) -> subprocess.Popen[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import string
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ def test_version_4_counts_in_sectors() -> None:
 
 
 def test_what_follows_the_end_is_not_looked_at() -> None:
-    assert volume.parse(text() + b"\0" * 100) == volume.parse(text()) == volume.parse(text() + b"more=\xff")
+    assert volume.parse(text() + b"\0" * 100) == volume.parse(text()) == volume.parse(text() + b"more=x")
     assert volume.parse(text().rstrip(b"\n")) == volume.parse(text())
 
 
@@ -183,7 +184,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
 def test_what_is_malformed_is_refused(data: bytes) -> None:
-    with pytest.raises(BadMetadata, match="."):
+    with pytest.raises(BadMetadata, match=r"."):
         volume.parse(data)
 
 
@@ -209,8 +210,6 @@ def test_metadata_with_a_hole_in_them_are_read_or_refused(at: int, hole: bytes) 
 
 def test_a_value_that_would_become_lines_is_not_written() -> None:
     good = volume.parse(text())
-    import msgspec
-
     with pytest.raises(BadMetadata):
         volume.write(msgspec.structs.replace(good, description="a\nEOF"))
 

@@ -56,7 +56,7 @@ class Served:
 
 
 def _place(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix("//").rpartition(":")
     return host, int(port)
 
 

@@ -131,6 +131,7 @@ def test_their_images_are_changed_and_stay_theirs(scene: Scene, theirs: Theirs) 
 ODD = [
     ("a name longer than ours may be", json.dumps({"DiskAlias": "n" * 190})),
     ("a name with a line break", json.dumps({"DiskAlias": "a\nb", "DiskDescription": "c\td"})),
+    ("a text that would become lines", '{"DiskDescription":"a\\nLEGALITY=ILLEGAL\\nEOF"}'),
     ("half a character", '{"DiskAlias":"a\\ud800b"}'),
     ("members that are no text", '{"DiskAlias":5,"DiskDescription":["x"]}'),
     ("half of a JSON object", '{"DiskAlias":"web'),
