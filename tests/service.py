@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hsm.app import App
 from hsm.config import HsmConfig, embedded
+from libvdsm.api.errors import ConnectionFailed
 from libvdsm.client import Client, connect
 from libvdsm.config import load
 
@@ -56,7 +57,7 @@ class Daemon:
                 raise AssertionError(f"hsmd ended with {self.process.returncode}:\n{self.log.read_text()}")
             try:
                 self.client().close()
-            except Exception:  # not listening yet
+            except ConnectionFailed:
                 time.sleep(0.01)
             else:
                 return self
