@@ -27,6 +27,8 @@ def find(root: str) -> Iterator[Garbage]:
     """Everything in a domain's folder that nobody published, or that was unpublished."""
     for name in sorted(os.listdir(os.path.join(root, "images"))):
         path = os.path.join(root, "images", name)
+        if os.path.islink(path):
+            continue
         if removed(name):
             yield Garbage(path=f"images/{name}", begun=False)
         elif as_id(name) and os.path.isdir(path):
@@ -38,9 +40,9 @@ def find(root: str) -> Iterator[Garbage]:
 
 
 def _find_in_image(folder: str, relative: str) -> Iterator[Garbage]:
-    names = set(os.listdir(folder))
+    names = _files(folder)
     if not _published(folder, names):
-        if all(volume_of(name) or removed(name) for name in names):
+        if _only_ours(folder):
             yield Garbage(path=relative, begun=True)
         return
     for name in sorted(names):
@@ -51,6 +53,20 @@ def _find_in_image(folder: str, relative: str) -> Iterator[Garbage]:
             continue
         elif name.endswith(NEW) or (f"{volume}{META}" not in names and not _needed(folder, volume)):
             yield Garbage(path=os.path.join(relative, name), begun=True)
+
+
+def _files(folder: str) -> set[str]:
+    """The names of files; folders and links are nothing that we make."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+
+
+def _only_ours(folder: str) -> bool:
+    """Whether a folder holds nothing that we would not have made."""
+    with os.scandir(folder) as entries:
+        return all(
+            entry.is_file(follow_symlinks=False) and (volume_of(entry.name) or removed(entry.name)) for entry in entries
+        )
 
 
 def _is_removed(names: set[str], volume: object) -> bool:
@@ -93,6 +109,8 @@ def reclaim(root: str, garbage: Garbage, acquire: Acquire) -> int | None:
     name = os.path.basename(path)
     if not os.path.lexists(path):
         return 0
+    if os.path.islink(path):
+        return None
     if os.path.isdir(path):
         return _reclaim_folder(path, garbage, acquire)
     gone = removed(name)
@@ -140,7 +158,7 @@ def _reclaim_folder(folder: str, garbage: Garbage, acquire: Acquire) -> int | No
         names = os.listdir(folder)
         if garbage.begun and _published(folder, set(names)):
             return None
-        if not all(volume_of(found) or removed(found) for found in names) or _would_lose(folder, names, own):
+        if not _only_ours(folder) or _would_lose(folder, names, own):
             return None
         freed = 0
         for found in sorted(names, key=lambda text: (text.endswith(LEASE), text.endswith(META))):

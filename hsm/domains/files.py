@@ -139,13 +139,18 @@ class FileDomain(Domain):
             record = self._read_volume(f"{folder}/{name[: -len(_META)]}", image, VolumeId(found))
             if isinstance(record, VolumeRecord):
                 volumes[record.id] = record
-            else:
+            elif record is not None:
                 damaged.append(record)
         return ImageRecord(id=image, volumes=volumes, damaged=damaged)
 
-    def _read_volume(self, data_path: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged:
+    def _read_volume(self, data_path: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged | None:
         try:
-            metadata = volume_format.parse(_read(data_path + _META, _METADATA_LIMIT))
+            written = _read(data_path + _META, _METADATA_LIMIT)
+        except FileNotFoundError:
+            # It was unpublished since the folder was read.
+            return None
+        try:
+            metadata = volume_format.parse(written)
             if metadata.image != image:
                 metadata = self._original(metadata, volume)
             is_qcow2 = metadata.format is VolumeFormat.QCOW2

@@ -7,6 +7,7 @@ next serves the same.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from contextlib import suppress
@@ -90,6 +91,9 @@ class Registry:
             return opened
         try:
             opened = self.driver(attached.type).open(domain, attached.path)
+        except UnknownDomainType as error:
+            # Its driver was there when it was attached.
+            raise StorageFailed(domain=domain, reason=error.message) from None
         except BadMetadata as error:
             raise DomainDamaged(domain=domain, reason=str(error)) from None
         except (DomainMissing, OSError) as error:
@@ -117,7 +121,11 @@ class Registry:
     def _read(self) -> dict[DomainId, Attached]:
         if not self._file.exists():
             return {}
-        items = msgspec.json.decode(self._file.read_bytes(), type=list[Attached])
+        try:
+            items = msgspec.json.decode(self._file.read_bytes(), type=list[Attached])
+        except msgspec.MsgspecError as error:
+            reason = f"it cannot be read ({error}); restore it, or move it away and attach the domains again"
+            raise OSError(errno.EINVAL, reason, str(self._file)) from None
         return {item.id: item for item in items}
 
     def _write(self, items: dict[DomainId, Attached]) -> None:

@@ -51,8 +51,8 @@ _KNOWN = frozenset(
 _ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _as_written = re.compile(
     "CAP=(?P<CAP>[0-9]{1,18})\nCTIME=(?P<CTIME>[0-9]{1,18})\nDESCRIPTION=(?P<DESCRIPTION>[^\n]*)\n"
-    f"DISKTYPE=(?P<DISKTYPE>[^\n]*)\nDOMAIN=(?P<DOMAIN>{_ID})\nFORMAT=(?P<FORMAT>[^\n]*)\nGEN=(?P<GEN>[0-9]{1,3})\n"
-    f"IMAGE=(?P<IMAGE>{_ID})\nLEGALITY=(?P<LEGALITY>[^\n]*)\nPUUID=(?P<PUUID>{_ID})\nSEQ=(?P<SEQ>[0-9]{1,18})\n"
+    f"DISKTYPE=(?P<DISKTYPE>[^\n]*)\nDOMAIN=(?P<DOMAIN>{_ID})\nFORMAT=(?P<FORMAT>[^\n]*)\nGEN=(?P<GEN>[0-9]{{1,3}})\n"
+    f"IMAGE=(?P<IMAGE>{_ID})\nLEGALITY=(?P<LEGALITY>[^\n]*)\nPUUID=(?P<PUUID>{_ID})\nSEQ=(?P<SEQ>[0-9]{{1,18}})\n"
     "TYPE=(?P<TYPE>[^\n]*)\nVOLTYPE=(?P<VOLTYPE>[^\n]*)\nEOF(?:\n|\\Z)"
 ).match
 """What V5's writers write, read in one go: long lists spend much of their time in ``parse``."""

@@ -30,22 +30,23 @@ def stdio(home: Path) -> str:
     return f"exec:{shlex.join([sys.executable, '-m', 'hsm.daemon', '--home', str(home), '--stdio'])}"
 
 
+def addresses(daemon: service.Daemon) -> dict[str, str]:
+    """Where the service says that it is reached, and a program that reaches it."""
+    with daemon.client() as client:
+        told = client.host.get_capabilities().wires
+    found = {address.partition(":")[0]: address for address in told}
+    assert set(found) == {"unix", "tcp", "http", "http+unix"}
+    return {**found, "exec": stdio(daemon.home)}
+
+
 @pytest.fixture(scope="package")
 def reachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reachable]:
     home = tmp_path_factory.mktemp("client") / "home"
     with service.daemon(home, *EVERYTHING) as running:
         with running.client() as client:
-            wires = dict(wire.split(":", 1) for wire in client.host.get_capabilities().wires)
             for task in client.task.list().items:
                 client.wait(task, timeout=20)
-        addresses = {
-            "unix": f"unix:{running.socket}",
-            "tcp": f"tcp:{wires['tcp']}",
-            "http": f"http://{wires['http']}",
-            "http+unix": f"http+unix:{running.http_socket}",
-            "exec": stdio(home),
-        }
-        yield Reachable(running, addresses)
+        yield Reachable(running, addresses(running))
 
 
 @pytest.fixture(scope="package")

@@ -16,7 +16,7 @@ import pytest
 from libvdsm.api.errors import ConnectionFailed, NotSupported
 from libvdsm.client import connect
 from tests import service
-from tests.client.conftest import Reachable, stdio
+from tests.client.conftest import Reachable, addresses
 
 TIMEOUT = 30.0
 
@@ -71,18 +71,6 @@ def fleeting(tmp_path: Path) -> Iterator[service.Daemon]:
     settings = ("listen.tcp=yes", "listen.http_port=0", "listen.jsonrpc_port=0")
     with service.daemon(tmp_path / "home", *settings) as running:
         yield running
-
-
-def addresses(daemon: service.Daemon) -> dict[str, str]:
-    with daemon.client() as client:
-        wires = dict(wire.split(":", 1) for wire in client.host.get_capabilities().wires)
-    return {
-        "unix": f"unix:{daemon.socket}",
-        "tcp": f"tcp:{wires['tcp']}",
-        "http": f"http://{wires['http']}",
-        "http+unix": f"http+unix:{daemon.http_socket}",
-        "exec": stdio(daemon.home),
-    }
 
 
 def test_a_connection_lost_in_the_middle_of_a_call_is_an_error_that_names_the_address(fleeting: service.Daemon) -> None:

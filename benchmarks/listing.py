@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Full information of all volumes in one call, against one ``qemu-img info`` for each."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import programs, volumes
+from benchmarks.rounds import Sides
+
+_VOLUMES = 2000
+_CALLS = 3
+"""In a round; its figure is their median."""
+_SAMPLE = 100
+"""So many volumes are asked the tool for in a round, other ones in each, and the time is scaled up to all."""
+
+
+@contextmanager
+def volume_list(folder: Path) -> Iterator[Sides]:
+    """Volume.list over the Unix socket, all of it in the client's structures when the clock stops.
+
+    The worst case, each volume in an image of its own: a chain of several shares a folder.
+    """
+    filled = volumes.fill(folder, _VOLUMES)
+    files = list(volumes.data_files(filled))
+    choose = random.Random(1).sample
+    with programs.serving(folder) as (_, client, domain):
+
+        def ours() -> float:
+            figures = []
+            for _ in range(_CALLS):
+                began = time.perf_counter()
+                page = client.volume.list(domain=domain)
+                figures.append(time.perf_counter() - began)
+                if len(page.items) != _VOLUMES or any(item.damage for item in page.items):
+                    raise RuntimeError(f"{len(page.items)} volumes were listed, or damaged ones")
+            return statistics.median(figures) * 1000
+
+        def bare() -> float:
+            sample = choose(files, _SAMPLE)
+            began = time.perf_counter()
+            for path in sample:
+                found = json.loads(programs.run(["qemu-img", "info", "--output=json", path]))
+                if found["virtual-size"] != volumes.CAPACITY:
+                    raise RuntimeError(f"{path}: {found}")
+            return (time.perf_counter() - began) * 1000 * _VOLUMES / _SAMPLE
+
+        yield Sides(ours, bare)

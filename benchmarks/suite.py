@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of benchmarks, and the goals that the project has set itself."""
+
+from __future__ import annotations
+
+from benchmarks import calls, creation, listing, memory, starting
+from benchmarks.rounds import Benchmark, Goal
+
+_PINGS = Goal(">= 8000/s, or ratio >= 0.5", ours_at_least=8000, ratio_at_least=0.5)
+
+BENCHMARKS = (
+    Benchmark("create", "a 64 GiB qcow2 volume", "ms", Goal("ratio <= 1.0", ratio_at_most=1.0), creation.create),
+    Benchmark("overlay", "a snapshot of it", "ms", Goal("ratio <= 1.0", ratio_at_most=1.0), creation.overlay),
+    Benchmark(
+        "list", "2,000 volumes in one call", "ms", Goal("ratio <= 1/200", ratio_at_most=1 / 200), listing.volume_list
+    ),
+    Benchmark("ping", "framed JSON-RPC, shipped client", "calls/s", _PINGS, calls.ping, 3),
+    Benchmark("ping-minimal", "framed JSON-RPC, minimal client", "calls/s", _PINGS, calls.ping_minimal, 3),
+    Benchmark(
+        "xmlrpc", "XML-RPC, standard client", "calls/s", Goal("ratio >= 0.9", ratio_at_least=0.9), calls.xml_rpc, 3
+    ),
+    Benchmark("start", "with 5,000 volumes", "s", Goal("< 1 s", ours_at_most=1.0), starting.start),
+    Benchmark("memory", "hsmd after a mixed load", "MB", Goal("< 60 MB", ours_at_most=60.0), memory.resident),
+    Benchmark("children", "processes beside it, importing", "MB", Goal("reported"), memory.children),
+)

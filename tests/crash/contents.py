@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest sees of a volume, and whether qemu-img finds it sound.
+
+Both depend on nothing but the bytes of the files, so what was found for the same bytes is found no second time: most
+volumes are the same in all runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+_BLOCK = 64 * 2**10
+_ZEROS = bytes(_BLOCK)
+
+
+def digest(file: Path) -> str:
+    """Of a file's length and of all in it that is not zero, wherever there are holes."""
+    found = hashlib.sha256()
+    with file.open("rb", buffering=0) as opened:
+        end = os.fstat(opened.fileno()).st_size
+        found.update(end.to_bytes(8, "big"))
+        offset = 0
+        while offset < end:
+            try:
+                offset = os.lseek(opened.fileno(), offset, os.SEEK_DATA) // _BLOCK * _BLOCK
+            except OSError:  # nothing but a hole follows
+                break
+            _add(found, offset, os.pread(opened.fileno(), _BLOCK, offset))
+            offset += _BLOCK
+    return found.hexdigest()[:16]
+
+
+def digest_of(data: bytes) -> str:
+    """The same of bytes in memory."""
+    found = hashlib.sha256(len(data).to_bytes(8, "big"))
+    for offset in range(0, len(data), _BLOCK):
+        _add(found, offset, data[offset : offset + _BLOCK])
+    return found.hexdigest()[:16]
+
+
+def digest_of_zeros(length: int) -> str:
+    return hashlib.sha256(length.to_bytes(8, "big")).hexdigest()[:16]
+
+
+def _add(found: hashlib._Hash, offset: int, block: bytes) -> None:
+    if block != _ZEROS[: len(block)]:
+        found.update(offset.to_bytes(8, "big") + block.ljust(_BLOCK, b"\0"))
+
+
+class Contents:
+    """Remembers what was found."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, ...], str] = {}
+        self._checked: dict[str, str | None] = {}
+
+    def guest(self, chain: list[Path], format_: str) -> str:
+        """What a guest sees of a volume; ``chain``: its file and those that it stands on, the newest first."""
+        key = (format_, *(digest(file) for file in chain))
+        if format_ == "raw":
+            return key[1]
+        if key not in self._seen:
+            with tempfile.NamedTemporaryFile(suffix=".raw") as flat:
+                _run("qemu-img", "convert", "-f", format_, "-O", "raw", str(chain[0]), flat.name)
+                self._seen[key] = digest(Path(flat.name))
+        return self._seen[key]
+
+    def trouble(self, file: Path) -> str | None:
+        """What ``qemu-img check`` says against a qcow2 file."""
+        key = digest(file)
+        if key not in self._checked:
+            try:
+                _run("qemu-img", "check", "-U", "-f", "qcow2", str(file))
+                self._checked[key] = None
+            except Unreadable as error:
+                self._checked[key] = str(error)
+        return self._checked[key]
+
+
+class Unreadable(Exception):
+    """A tool could not read a volume, or found it damaged."""
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).decode(errors="replace").strip().replace("\n", "; ")
+        raise Unreadable(f"{argv[1]} ended with {done.returncode}: {said[-300:]}")

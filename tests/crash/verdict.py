@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judging a home after an accident: which state it is in, and whether what the tasks say is so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libvdsm.api.types import TaskState
+from tests.crash import invariants
+from tests.crash.contents import Contents
+from tests.crash.hsmd import ENDED, SERVICE
+from tests.crash.invariants import Facts
+from tests.crash.operations import Operation, World
+
+_HARMLESS = {"role", "illegal"}
+"""Problems of a check that the operations themselves leave: a role that the next change mends, a mark by request."""
+
+
+@dataclass
+class Verdict:
+    """Writes down what is wrong."""
+
+    operation: Operation | None
+    """None where it is about a start"""
+    world: World
+    contents: Contents
+    before: Facts
+    after: Facts
+    violations: list[str]
+
+    def look(self) -> invariants.Seen:
+        """What there is now."""
+        return invariants.look(self.world.home, self.world.client, self.contents)
+
+    def collect(self) -> None:
+        """Have garbage collected; after a restart that has happened by itself."""
+        client = self.world.client
+        for item in client.domain.list().items:
+            self.world.service.wait(client.domain.collect_garbage(domain=item.id))
+
+    def of_accident(self, answers: frozenset[str], *, killed: bool) -> None:
+        """After the accident: as before, or as after, and the task says which."""
+        state = self._state(killed=killed)
+        self._truth(answers, state)
+        place = self._halfway if state == "halfway" else None
+        self.violations += [
+            f"left behind: {path}"
+            for path in invariants.remains(self.world.home)
+            if place is None or place not in path
+        ]
+
+    @property
+    def _halfway(self) -> str | None:
+        """Where a failure may leave something between the two states."""
+        halfway = self.operation.halfway if self.operation else None
+        return None if halfway is None else str(halfway)
+
+    def _state(self, *, killed: bool) -> str:
+        seen = self.look()
+        before = invariants.differences(self.before, seen.facts)
+        after = invariants.differences(self.after, seen.facts)
+        if before and after:
+            return self._between(seen, min(before, after, key=len), killed=killed)
+        self.violations += seen.problems
+        if not before and not after:
+            return "same"
+        return "after" if before else "before"
+
+    def _between(self, seen: invariants.Seen, differences: list[str], *, killed: bool) -> str:
+        """Only a failure after the commit point, where the storage would not go on, may leave this."""
+        place = self._halfway
+        if place is not None and not killed and all(place in text for text in differences):
+            self.violations += [problem for problem in seen.problems if place not in problem]
+            return "halfway"
+        self.violations += [*seen.problems, f"neither as before nor as after: {differences}"]
+        return "neither"
+
+    def _truth(self, answers: frozenset[str], state: str) -> None:
+        """What the tasks say is so."""
+        assert self.operation is not None
+        verb = self.operation.task_verb or self.operation.verb
+        for task in self.world.client.task.list().items:
+            name = task.error.name if task.error else None
+            if task.state not in ENDED:
+                self._wrong("a task goes on", task.verb)
+            elif task.owner == SERVICE:
+                # A domain whose destruction a restart took up again is gone when its garbage would be collected.
+                if name not in (None, "NoSuchDomain") and task.created > self.world.service.born:
+                    self._wrong("a task of the start failed", f"{task.verb}: {task.error}")
+            elif task.id in self.world.kept["tasks"] or task.verb != verb:
+                continue
+            elif task.state is self.operation.end:
+                if task.state is TaskState.SUCCEEDED and state in ("before", "halfway"):
+                    self._wrong("the task says that it succeeded", state)
+            elif name not in answers:
+                self._wrong(f"the task ended as {task.state.value}", str(task.error))
+            elif name == "Interrupted" and state != "before" and state != "same":
+                self._wrong("the task says that it was interrupted, and nothing changed", state)
+
+    def _wrong(self, what: str, more: str) -> None:
+        self.violations.append(f"{what}: {more}")
+
+    def of_end(self, when: str) -> None:
+        """Everything is as after a run without accident, and nothing is left behind."""
+        seen = self.look()
+        differences = invariants.differences(self.after, seen.facts)
+        remains = [f"left behind: {path}" for path in invariants.remains(self.world.home)]
+        self.violations += [f"{when}: {text}" for text in [*seen.problems, *differences, *remains]]
+
+    def of_health(self) -> None:
+        """The service itself finds nothing wrong."""
+        client = self.world.client
+        for item in client.domain.list().items:
+            if garbage := client.domain.get_stats(domain=item.id).garbage:
+                self._wrong("garbage by the service's own count", str(garbage))
+            checked = self.world.service.wait(client.domain.check(domain=item.id, deep=True))
+            if checked.state is not TaskState.SUCCEEDED:
+                self._wrong("it cannot be checked", str(checked.error))
+                continue
+            for problem in (checked.result or {})["problems"]:
+                if problem["kind"] not in _HARMLESS:
+                    self._wrong(f"a check finds {problem['kind']}", problem["message"])
