@@ -15,8 +15,8 @@ from benchmarks import programs
 from benchmarks.rounds import Sides
 from benchmarks.volumes import CAPACITY
 
-_VOLUMES = 25
-"""In a round; its figure is their median."""
+_VOLUMES = 10
+"""At a time; the figure is their median."""
 
 
 @contextmanager

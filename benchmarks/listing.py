@@ -16,9 +16,9 @@ from benchmarks.rounds import Sides
 
 _VOLUMES = 2000
 _CALLS = 3
-"""In a round; its figure is their median."""
+"""At a time; the figure is their median."""
 _SAMPLE = 100
-"""So many volumes are asked the tool for in a round, other ones in each, and the time is scaled up to all."""
+"""So many volumes are asked the tool for at a time, other ones each time, and the time is scaled up to all."""
 
 
 @contextmanager

@@ -29,6 +29,7 @@ log = Log("hsm.keeper")
 
 _NAME = "hsm-keeper"
 _END = 5.0
+_MOMENT = 0.0005
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Keeper:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return not poll.poll(0)
+
+
+def _command_line(pid: int) -> bytes:
+    return Path("/proc", str(pid), "cmdline").read_bytes()
 
 
 class KeeperFailed(Exception):
@@ -93,6 +98,15 @@ class Keepers:
             )
         except OSError as error:
             raise KeeperFailed(error.strerror or str(error)) from None
+        # Only its command line tells a service after this one what it is, and that appears a moment after its start.
+        until = time.monotonic() + _END
+        while not _command_line(process.pid).startswith(name.encode()) and process.poll() is None:
+            if time.monotonic() > until:
+                process.kill()
+            time.sleep(_MOMENT)
+        if process.poll() is not None:
+            msg = f"it ended at once, with status {process.returncode}"
+            raise KeeperFailed(msg)
         keeper = Keeper(process.pid, domain, image, volume, read_only, since, os.pidfd_open(process.pid))
         with self._lock:
             self._children[process.pid] = process
@@ -101,18 +115,29 @@ class Keepers:
 
     def end(self, keeper: Keeper) -> None:
         """End a keeper, and return when it is gone and its leases are free."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(keeper.pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(keeper.pidfd, select.POLLIN)
-        if not poll.poll(_END * 1000):
-            msg = f"process {keeper.pid} did not end within {_END:.0f} s"
-            raise KeeperFailed(msg)
+        with self._lock:
+            if self._keepers.get((keeper.domain, keeper.image)) is not keeper:
+                return
+            # Whoever lists keepers meanwhile closes the descriptor of one that is gone.
+            pidfd = os.dup(keeper.pidfd)
+        try:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(_END * 1000):
+                msg = f"process {keeper.pid} did not end within {_END:.0f} s"
+                raise KeeperFailed(msg)
+        finally:
+            os.close(pidfd)
         with self._lock:
             self._drop(keeper)
 
     def _drop(self, keeper: Keeper) -> None:
-        self._keepers.pop((keeper.domain, keeper.image), None)
+        """Forget a keeper, once: its descriptor's number may be somebody else's by the second time."""
+        if self._keepers.get((keeper.domain, keeper.image)) is not keeper:
+            return
+        del self._keepers[keeper.domain, keeper.image]
         os.close(keeper.pidfd)
         child = self._children.pop(keeper.pid, None)
         if child is not None:
@@ -124,7 +149,7 @@ class Keepers:
             if not entry.name.isdigit():
                 continue
             try:
-                name = (entry / "cmdline").read_bytes().split(b"\0")[0].decode("utf-8", "replace")
+                name = _command_line(int(entry.name)).split(b"\0")[0].decode("utf-8", "replace")
                 if not name.startswith(f"{_NAME} ") or entry.stat().st_uid != os.getuid():
                     continue
                 pidfd = os.pidfd_open(int(entry.name))

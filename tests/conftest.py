@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from hsm.app import App
 from libvdsm.api.types import DomainId
 from libvdsm.client import Client
 from tests import service
+
+
+def pytest_configure() -> None:
+    """Shells start background jobs deaf to ^C, and programs inherit that; the tests of ^C want to be heard."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

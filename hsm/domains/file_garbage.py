@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from hsm.domains import durable
+from hsm.domains import durable, presence
 from hsm.domains.base import Garbage, Held, LeaseBusy
 from hsm.domains.names import LEASE, META, NEW, REMOVED, as_id, removed, volume_of
 from hsm.formats import volume as volume_format
@@ -31,7 +31,7 @@ def find(root: str) -> Iterator[Garbage]:
             continue
         if removed(name):
             yield Garbage(path=f"images/{name}", begun=False)
-        elif as_id(name) and os.path.isdir(path):
+        elif as_id(name) and presence.is_folder(path):
             yield from _find_in_image(path, f"images/{name}")
     special = os.path.join(root, "dom_md")
     for name in sorted(os.listdir(special)):
@@ -107,11 +107,11 @@ def reclaim(root: str, garbage: Garbage, acquire: Acquire) -> int | None:
     """Give garbage back: bytes freed, or None if it is left alone."""
     path = os.path.join(root, garbage.path)
     name = os.path.basename(path)
-    if not os.path.lexists(path):
+    if not presence.exists(path):
         return 0
     if os.path.islink(path):
         return None
-    if os.path.isdir(path):
+    if presence.is_folder(path):
         return _reclaim_folder(path, garbage, acquire)
     gone = removed(name)
     if gone is not None:
@@ -120,7 +120,7 @@ def reclaim(root: str, garbage: Garbage, acquire: Acquire) -> int | None:
     if name.endswith(NEW):
         # Only who holds the domain's lease renames such files into place, and that is the caller.
         return _unlink(path)
-    if volume is None or os.path.exists(os.path.join(os.path.dirname(path), f"{volume}{META}")):
+    if volume is None or presence.exists(os.path.join(os.path.dirname(path), f"{volume}{META}")):
         return None
     return _reclaim_volume(os.path.dirname(path), VolumeId(volume), None, acquire, wipe=False)
 
@@ -132,7 +132,7 @@ def _reclaim_volume(folder: str, volume: VolumeId, renamed: str | None, acquire:
     if held is None:
         return None
     try:
-        if os.path.exists(data + META):
+        if presence.exists(data + META):
             # It was made again under the same id.
             return _unlink(renamed) if renamed else None
         if _needed(folder, volume):
@@ -193,7 +193,7 @@ def _would_lose(folder: str, names: list[str], own: set[VolumeId]) -> bool:
 def _try(acquire: Acquire, wanted: list[tuple[VolumeId, str]]) -> Held | None:
     """The leases that exist, or None if one is held.  One that never was made holds nothing alive."""
     try:
-        return acquire([(volume, path, False) for volume, path in sorted(wanted) if os.path.exists(path)])
+        return acquire([(volume, path, False) for volume, path in sorted(wanted) if presence.exists(path)])
     except LeaseBusy:
         return None
 

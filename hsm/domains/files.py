@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 
-from hsm.domains import durable, file_garbage
+from hsm.domains import durable, file_garbage, presence
 from hsm.domains.base import (
     Damaged,
     Domain,
@@ -63,7 +63,7 @@ class FileDomain(Domain):
         """Make a domain's folders and files, its metadata last; or nothing, where that fails."""
         root = os.path.join(path, str(domain))
         special, images = os.path.join(root, "dom_md"), os.path.join(root, "images")
-        if os.path.isdir(images) and os.listdir(images):
+        if presence.is_folder(images) and os.listdir(images):
             raise FileExistsError(errno.EEXIST, "it holds images, and its metadata is lost", root)
         try:
             for folder in (root, special, images):
@@ -83,7 +83,7 @@ class FileDomain(Domain):
         return sorted(
             DomainId(found)
             for entry in os.scandir(path)
-            if (found := as_id(entry.name)) and os.path.exists(os.path.join(entry.path, "dom_md", "metadata"))
+            if (found := as_id(entry.name)) and presence.exists(os.path.join(entry.path, "dom_md", "metadata"))
         )
 
     def metadata(self) -> DomainMetadata:
@@ -107,16 +107,16 @@ class FileDomain(Domain):
 
     def refuse_unless_unpublished(self) -> None:
         """What still has its name is a damaged domain, perhaps with images in it, and not one half destroyed."""
-        if os.path.isdir(self.root):
+        if presence.is_folder(self.root):
             msg = "its folder is there, and it has no metadata that say that it is such a domain"
             raise BadMetadata(msg)
 
     def destroy(self) -> None:
         removed = os.path.join(self.path, REMOVED + str(self.id))
-        if os.path.isdir(self.root):
+        if presence.is_folder(self.root):
             os.rename(self.root, removed)
             durable.sync_folders(self.path)
-        if os.path.isdir(removed):
+        if presence.is_folder(removed):
             shutil.rmtree(removed)
             durable.sync_folders(self.path)
 
@@ -187,7 +187,7 @@ class FileDomain(Domain):
         name = f"{volume}{_META}"
         for image in self.image_ids():
             path = os.path.join(self.images, str(image), name)
-            if os.path.exists(path):
+            if presence.exists(path):
                 try:
                     return ImageId(volume_format.parse(_read(path, _METADATA_LIMIT)).image)
                 except BadMetadata:
@@ -201,7 +201,7 @@ class FileDomain(Domain):
         own = {volume.id for volume in record.own}
         count = 0
         for other in self.image_ids():
-            if other != image and any(os.path.exists(self._file(other, volume)) for volume in own):
+            if other != image and any(presence.exists(self._file(other, volume)) for volume in own):
                 count += 1
         return count
 
@@ -212,7 +212,7 @@ class FileDomain(Domain):
         return self._file(image, volume) + _LEASE
 
     def has_lease(self, image: ImageId, volume: VolumeId) -> bool:
-        return os.path.exists(self.lease_path(image, volume))
+        return presence.exists(self.lease_path(image, volume))
 
     def _file(self, image: ImageId, volume: VolumeId) -> str:
         return f"{self.images}/{image}/{volume}"
@@ -281,7 +281,7 @@ class FileDomain(Domain):
     def unpublish_image(self, image: ImageId, *, wipe: bool) -> Garbage:
         removed = os.path.join(self.images, (WIPED if wipe else REMOVED) + str(image))
         left = Garbage(path=self._relative(removed), begun=False)
-        if os.path.isdir(removed):
+        if presence.is_folder(removed):
             # An image of the same id was deleted before, and its remains are still there.
             self.reclaim(left)
         os.rename(os.path.join(self.images, str(image)), removed)
@@ -297,7 +297,7 @@ class FileDomain(Domain):
 
     def abandon(self, image: ImageId, volume: VolumeId) -> None:
         for path in (f"images/{image}/{volume}", f"images/{image}/{volume}{_LEASE}", f"images/{image}"):
-            if os.path.isdir(os.path.join(self.root, path)) and self._is_published(image):
+            if presence.is_folder(os.path.join(self.root, path)) and self._is_published(image):
                 continue
             self.reclaim(Garbage(path=path, begun=True))
 

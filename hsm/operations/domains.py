@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hsm.domains import presence
 from hsm.domains.base import Domain, DomainMissing
 from hsm.domains.registry import Attached
 from hsm.formats.volume import BadMetadata
@@ -131,7 +132,11 @@ class CreateDomain(BaseOperation):
 
 def usable_folder(path: str) -> None:
     """A folder that this service can make something in."""
-    if not os.path.isdir(path):
+    try:
+        is_folder = presence.is_folder(path)
+    except OSError as error:
+        raise PathNotUsable(path=path, reason=error.strerror or str(error)) from None
+    if not is_folder:
         raise PathNotUsable(path=path, reason="it is no folder; make it first")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise PathNotUsable(path=path, reason="this service may not write there")

@@ -56,7 +56,7 @@ class Accident:
         return killed and len(calls) == point.number and calls[-1].result is None
 
 
-_ANY = {"Unavailable", "FileNotUsable"}
+_ANY = {"Unavailable", "FileNotUsable", "PathNotUsable"}
 KILL = Accident("killed", None, frozenset({"Interrupted"}))
 FULL = Accident("ENOSPC", "ENOSPC", frozenset({"NoSpace", *_ANY}))
 BROKEN = Accident("EIO", "EIO", frozenset({"StorageFailed", *_ANY}))

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+LEAKS = "clusters without use"
+"""How the check's complaint begins when it found nothing worse."""
 _BLOCK = 64 * 2**10
 _ZEROS = bytes(_BLOCK)
 
@@ -65,7 +67,9 @@ class Contents:
             return key[1]
         if key not in self._seen:
             with tempfile.NamedTemporaryFile(suffix=".raw") as flat:
-                _run("qemu-img", "convert", "-f", format_, "-O", "raw", str(chain[0]), flat.name)
+                done = _run("qemu-img", "convert", "-f", format_, "-O", "raw", str(chain[0]), flat.name)
+                if done.returncode != 0 or done.stderr:
+                    raise Unreadable(_said(done))
                 self._seen[key] = digest(Path(flat.name))
         return self._seen[key]
 
@@ -73,20 +77,20 @@ class Contents:
         """What ``qemu-img check`` says against a qcow2 file."""
         key = digest(file)
         if key not in self._checked:
-            try:
-                _run("qemu-img", "check", "-U", "-f", "qcow2", str(file))
-                self._checked[key] = None
-            except Unreadable as error:
-                self._checked[key] = str(error)
+            done = _run("qemu-img", "check", "-U", "-f", "qcow2", str(file))
+            self._checked[key] = None if done.returncode == 0 else _said(done)
         return self._checked[key]
 
 
 class Unreadable(Exception):
-    """A tool could not read a volume, or found it damaged."""
+    """A tool could not read a volume."""
 
 
-def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr).decode(errors="replace").strip().replace("\n", "; ")
-        raise Unreadable(f"{argv[1]} ended with {done.returncode}: {said[-300:]}")
+def _run(*argv: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(argv, capture_output=True, timeout=60, check=False)
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    said = (done.stderr + done.stdout).decode(errors="replace").strip().replace("\n", "; ")
+    only_leaks = done.args[1] == "check" and done.returncode == 3
+    return f"{LEAKS if only_leaks else done.args[1]} ({done.returncode}): {said[:300]}"

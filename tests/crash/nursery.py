@@ -109,7 +109,8 @@ def _stop_before(thread: str | None) -> None:
 
     def run(self: threading.Thread) -> None:
         if self.name == thread:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this very thread: it does nothing more before the whole process has stopped.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         begin(self)
 
     if thread is not None:

@@ -105,6 +105,8 @@ class Operation:
     """what the repeated call may answer instead: the thing is gone, so it is done"""
     halfway: object = None
     """the id of what a failure after the commit point may leave between the two states, until it is done again"""
+    leaks: bool = False
+    """whether clusters may be left without use: where qemu-img changes a volume in place, and is interrupted"""
     gated: bool = False
     """whether its tool waits at a gate"""
     done: Callable[[World, Facts, Contents], str | None] = _fine
@@ -416,6 +418,7 @@ OPERATIONS = [
         lambda w: w.client.volume.resize(domain=MAIN, volume=volume("disk"), capacity=1024 * MIB),
         _changed(*(f"{DISK}/{volume('disk')} {what}" for what in ("metadata", "told", "data"))),
         halfway=DISK,
+        leaks=True,
     ),
     Operation(
         "volume described",

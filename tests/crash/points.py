@@ -63,6 +63,8 @@ def find(calls: Iterable[Call], roles: Mapping[int, str], home: Path) -> Iterato
         changes = _changes(call, home)
         if changes or _reads(call, home):
             seen = None if about is None or _RANDOM.search(about) or not about.startswith(f"{home}/") else about
+            if seen is None and not changes:
+                continue
             path = None if seen is None else seen.replace(str(home), HOME, 1)
             text = call.text.replace(str(home), HOME)
             yield Point(role, call.name, path, count[role, call.name, seen], text, before, reads=not changes)

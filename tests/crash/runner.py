@@ -19,6 +19,7 @@ from tests.crash import fixture, tools
 from tests.crash.accidents import ACCIDENTS
 from tests.crash.hsmd import Nursery
 from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.points import Point
 from tests.crash.starts import STARTS, Start, StartTrial
 from tests.crash.trial import Bench, Outcome, Trial
 
@@ -26,6 +27,8 @@ _ROWS: list[Operation | Start] = [*OPERATIONS, *STARTS]
 TABLE = {row.name: row for row in _ROWS}
 P = TypeVar("P")
 K = TypeVar("K")
+_READS = 12
+"""So many of the system calls by which an operation looks at a domain are tried, at random."""
 _SLOW = ("Image.import", "Image.export", "Image.makeTemplate")
 
 
@@ -115,8 +118,9 @@ def _outcomes(
     trial: Trial | StartTrial, result: Result, choice: Choice, dice: random.Random
 ) -> Iterator[tuple[Outcome, str]]:
     place = list(TABLE).index(result.name) + choice.seed
-    own = [(point, accident) for point in trial.recording.points for accident in ACCIDENTS if accident.applies(point)]
-    result.points = len(trial.recording.points)
+    points = _points(trial.recording.points, dice)
+    result.points = len(points)
+    own = [(point, accident) for point in points for accident in ACCIDENTS if accident.applies(point)]
     for point, accident in _some(own, ACCIDENTS, choice, place, dice):
         outcome = trial.strike(point, accident)
         # A page more in the record of tasks moves the calls behind it: the recording counts, but not at any price.
@@ -127,6 +131,12 @@ def _outcomes(
         pairs = [(moment, kind) for moment in moments for kind in tools.KINDS if kind.applies(moment)]
         for moment, kind in _some(pairs, tools.KINDS, choice, place, dice):
             yield tools.strike(trial, moment, kind), kind.name
+
+
+def _points(points: list[Point], dice: random.Random) -> list[Point]:
+    """All that change something, and some of those that only look."""
+    reads = [point for point in points if point.reads]
+    return [point for point in points if not point.reads] + dice.sample(reads, min(_READS, len(reads)))
 
 
 def _some(

@@ -70,8 +70,8 @@ def watched(outcome: Outcome) -> Iterator[None]:
         yield
     except Hanging as hanging:
         outcome.violations.append(f"hanging: {hanging}")
-    except ConnectionFailed as failed:
-        outcome.violations.append(f"the service was gone: {failed.message}")
+    except ApiError as error:
+        outcome.violations.append(f"afterwards {type(error).__name__}: {error.message}")
 
 
 class Trial:

@@ -82,11 +82,10 @@ def test_what_ended_at_any_stage_is_given_back_without_a_trace(domain: LocalDoma
     assert fingerprint(Path(domain.root)) == before
 
 
-@pytest.mark.parametrize(("kind", "stage"), STAGES)
+# Before the second stage a maker still holds the domain's lease, and no collector is at work.
+@pytest.mark.parametrize(("kind", "stage"), [(kind, stage) for kind, stage in STAGES if stage >= 2])
 def test_what_a_live_maker_has_made_so_far_is_left_alone(domain: LocalDomain, kind: str, stage: int) -> None:
     new, _ = half_made(domain, kind)
-    if stage < 2:
-        pytest.skip("a maker holds the domain's lease until it has the volume's")
     steps = steps_of(domain, new)
     for step in steps[:2]:
         step()

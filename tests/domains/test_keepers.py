@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from hsm.contract.base import eventually, make, new_raw
 from hsm.contract.leases import exclusive, is_free, shared
 from hsm.domains.base import NewVolume
 from hsm.domains.local import LocalDomain
-from hsm.keeper import Keeper, Keepers
+from hsm.keeper import Keeper, KeeperFailed, Keepers
 from libvdsm.api.errors import ImageInUse
 from libvdsm.api.types import ImageId
 from tests import service
@@ -83,8 +85,7 @@ def test_a_keeper_for_reading_lets_others_read(keepers: Keepers, domain: LocalDo
 def test_a_keeper_is_its_own_record(keepers: Keepers, domain: LocalDomain, volume: NewVolume, run: Path) -> None:
     keeper = keep(keepers, domain, volume)
     name = f"hsm-keeper {domain.id} {volume.image} {volume.volume} write {keeper.since} {run.resolve()}"
-    # The kernel shows the new command line a moment after the program has begun.
-    eventually(lambda: command(keeper) == name)
+    assert command(keeper) == name, "from the first moment"
     assert keepers.find(domain.id, volume.image) is keeper
     assert keepers.find(domain.id, ImageId(uuid.uuid4())) is None
 
@@ -127,7 +128,6 @@ def test_keepers_of_another_service_are_none_of_ours(
 
 
 def test_processes_that_only_look_like_keepers_are_passed_over(run: Path) -> None:
-    import subprocess
 
     place = run.resolve()
     ids = [uuid.uuid4() for _ in range(3)]
@@ -165,6 +165,18 @@ def test_ending_a_keeper_that_died_is_no_trouble(keepers: Keepers, domain: Local
     assert keepers.all() == []
 
 
+def test_a_keeper_that_cannot_be_started_is_told_and_holds_nothing(
+    keepers: Keepers, domain: LocalDomain, volume: NewVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers, "_sleep", "/no/such/program")
+    held = domain.acquire(exclusive(volume))
+    with pytest.raises(KeeperFailed, match="No such file"):
+        keepers.start(domain.id, volume.image, volume.volume, held, read_only=False)
+    held.release()
+    assert keepers.all() == []
+    assert is_free(domain, exclusive(volume))
+
+
 def test_what_is_prepared_outlives_the_service_and_is_found_again(tmp_path: Path) -> None:
     home = tmp_path / "home"
     first = service.Daemon(home).wait()
@@ -199,3 +211,31 @@ def test_a_keeper_that_died_is_told_as_not_prepared(tmp_path: Path) -> None:
         again = client.image.prepare(domain=domain, image=image.id)
         assert again.keeper != prepared.keeper
         client.image.teardown(domain=domain, image=image.id)
+
+
+def test_ending_a_keeper_while_others_look_closes_nobody_s_files(
+    keepers: Keepers, domain: LocalDomain, run: Path
+) -> None:
+    """The descriptor of a keeper is closed once, whoever notices its end first."""
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                keepers.all()
+                os.close(os.open(run, os.O_RDONLY))
+            except BaseException as error:  # noqa: BLE001  told below
+                failures.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        keeper = keep(keepers, domain, make(domain, new_raw()))
+        keepers.end(keeper)
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert failures == []
+    assert keepers.all() == []

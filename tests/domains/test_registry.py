@@ -54,8 +54,8 @@ def test_a_driver_that_cannot_be_loaded_is_told_and_left_out(
     ]
     monkeypatch.setattr(module, "entry_points", lambda group: points if group == "hsm.domains" else [])
     assert installed_drivers() == DRIVERS
-    assert "hsm.no_such_module:Domain" in caplog.text
-    assert "hsm.domains.local:NoSuchClass" in caplog.text
+    told = [vars(record)["facts"]["driver"] for record in caplog.records]
+    assert told == ["hsm.no_such_module:Domain", "hsm.domains.local:NoSuchClass"]
 
 
 def test_an_unknown_type_is_told_with_those_that_there_are(registry: Registry) -> None:

@@ -1,49 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random verbs over a real socket, each judged by the model.
+"""Random verbs over a real socket.
 
-Which rules there are to choose from never depends on what the service did, so that a run can be repeated although a
-crash ends differently each time.  Where an operation was cut off, the task says which way it went, and the invariants
-look whether that is so.
+What there is to choose from never depends on what the service did, so that a run can be repeated although a crash ends
+differently each time: rules get numbers, and say here which image they mean.
 """
 
 from __future__ import annotations
 
-import copy
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
-from libvdsm.api.errors import Interrupted
-from libvdsm.api.types import (
-    Allocation,
-    DomainId,
-    FileFormat,
-    ImageId,
-    ImageInfo,
-    Legality,
-    TaskInfo,
-    TaskState,
-    VolumeFormat,
-    VolumeId,
-)
-from libvdsm.client import Client
-from libvdsm.client.client import to_exception
-from libvdsm.declare import ApiError
+from libvdsm.api.types import Allocation, FileFormat, ImageId, ImageInfo, Legality, VolumeFormat, VolumeId
 from tests.formats import qemu
-from tests.property.model import BLOCK, Blocks, Image, Layer, Model, Refused
-from tests.service import Daemon
-
-PATIENCE = 30.0
-_ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.STOPPED)
-
-Call = Callable[[Client, DomainId], Any]
-Expected = Callable[[Model], None]
+from tests.property.judge import PATIENCE, Call, Expected, Judge
+from tests.property.model import BLOCK, Blocks, Image, Layer
 
 capacities = st.sampled_from([2**20, 4 * BLOCK, 2**20 + 1, 1, 2 * 2**20])
 formats = st.sampled_from([VolumeFormat.QCOW2, VolumeFormat.RAW])
@@ -51,167 +21,34 @@ allocations = st.sampled_from([Allocation.SPARSE, Allocation.SPARSE, Allocation.
 names = st.sampled_from([None, "disk", "größer", "a b"])
 texts = st.sampled_from(["", "text", '{"odd"', "ü" * 20])
 positions = st.integers(0, 4)
+tops = st.sampled_from([-1, -1, -1, -2, 0])
+stays = st.sampled_from([False, False, True])
 generations = st.sampled_from(["any", "any", "right", "wrong"])
-block_maps = st.dictionaries(st.integers(0, 20), st.integers(0, 255), max_size=4)
+block_maps = st.dictionaries(st.integers(0, 20), st.integers(0, 255), min_size=1, max_size=4)
+growths = st.sampled_from([BLOCK, 2**20, 1, 0, -BLOCK])
+images = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, -1])
+"""The newest, or an older one: what is done to one image again and again goes deep.  -1: one that is gone."""
+templates = st.sampled_from([0, 0, 1, 2])
 
 
-class Service:
-    """hsmd as a program, which is killed and started again."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.daemon: Daemon
-        self.client: Client
-        self.counts: Counter[str] = Counter()
-        self._numbers = iter(range(1, 2**40))
-        self.start()
-
-    def number(self) -> int:
-        return next(self._numbers)
-
-    def start(self) -> None:
-        """Start it, and wait until what the start began is done."""
-        self.daemon = Daemon(self.home, "log.level=warning").wait()
-        self.client = self.daemon.client()
-        for task in self.client.task.list().items:
-            if task.state not in _ENDED:
-                ended = self.client.task.wait(task=task.id, timeout=PATIENCE)
-                assert ended.state in _ENDED, f"after a restart a task does not end: {ended}"
-
-    def restart(self) -> None:
-        """As after a power cut of the process."""
-        self.daemon.kill()
-        self.client.close()
-        self.start()
-
-    def stop(self) -> None:
-        self.client.close()
-        self.daemon.stop()
-
-
-class Verbs(RuleBasedStateMachine):
+class Verbs(Judge):
     """One domain, and whatever happens to it."""
-
-    images = Bundle("images")
-
-    def __init__(self, service: Service) -> None:
-        super().__init__()
-        self.service = service
-        self.model = Model()
-        self.domain: DomainId
-        self.folder = service.home / "work"
-        self.creations: list[tuple[Call, Expected]] = []
-        self.cut_after: float | None = None
-        self.sound = True
-
-    @initialize()
-    def new_domain(self) -> None:
-        path = self.folder / f"domain-{self.service.number()}"
-        path.mkdir(parents=True)
-        task = self.service.client.domain.create(name="property", path=str(path))
-        self.domain = self.service.client.wait(task, timeout=PATIENCE).id
-
-    def new_id(self) -> uuid.UUID:
-        return uuid.UUID(f"00000000-0000-4000-8000-{self.service.number():012x}")
-
-    # ---- how every verb is judged
-
-    @contextmanager
-    def judged(self) -> Iterator[None]:
-        """What fails in here makes looking at the rest pointless."""
-        self.sound = False
-        yield
-        self.sound = True
-
-    def do(self, call: Call, expected: Expected) -> Any:
-        """Call a verb: the service and the model agree on whether it succeeds, and if not on why."""
-        with self.judged():
-            after, refused = self._predict(expected)
-            try:
-                answer = call(self.service.client, self.domain)
-                result, interrupted = self._end(answer) if isinstance(answer, TaskInfo) else (answer, False)
-            except ApiError as error:
-                self._same_refusal(error, refused)
-                return None
-            if interrupted:
-                self.service.counts["not done"] += 1
-                return None
-            assert not refused, f"the service does what is to be refused with {refused}: {result}"
-            self.service.counts["done"] += 1
-            self.model = after
-            return result
-
-    def do_all(self, calls: list[tuple[Call, Expected]]) -> None:
-        """Call several verbs before the first has ended: the end is as if each had waited for the one before."""
-        with self.judged():
-            answers: list[TaskInfo[Any] | ApiError] = []
-            for call, _ in calls:
-                try:
-                    answers.append(call(self.service.client, self.domain))
-                except ApiError as error:
-                    answers.append(error)
-            for answer, (_, expected) in zip(answers, calls, strict=True):
-                self.model, refused = self._predict(expected)
-                try:
-                    if isinstance(answer, ApiError):
-                        raise answer
-                    result = self.service.client.wait(answer, timeout=PATIENCE)
-                except ApiError as error:
-                    self._same_refusal(error, refused)
-                else:
-                    assert not refused, f"the service does what is to be refused with {refused}: {result}"
-                    self.service.counts["done at once with others"] += 1
-
-    def _predict(self, expected: Expected) -> tuple[Model, Refused | None]:
-        after = copy.deepcopy(self.model)
-        try:
-            expected(after)
-        except Refused as refused:
-            return self.model, refused
-        return after, None
-
-    def _same_refusal(self, error: ApiError, refused: Refused | None) -> None:
-        came = f"{type(error).__name__}: {error}"
-        assert refused, f"the service refuses what the model does not: {came}"
-        assert type(error) in refused.errors, f"{refused} is right, and this came: {came}"
-        self.service.counts[type(error).__name__] += 1
-
-    def _end(self, task: TaskInfo[Any]) -> tuple[Any, bool]:
-        """A task's result, and whether the end of the service came first."""
-        if self.cut_after is None:
-            return self.service.client.wait(task, timeout=PATIENCE), False
-        self.service.client.task.wait(task=task.id, timeout=self.cut_after)
-        self.cut_after = None
-        self.service.restart()
-        self.service.counts["cut"] += 1
-        ended = self.service.client.task.get_info(task=task.id)
-        assert ended.state in _ENDED, f"a restart has not settled it: {ended}"
-        stats = self.service.client.domain.get_stats(domain=self.domain)
-        assert stats.garbage == 0, f"{ended.verb} left garbage that the start did not collect"
-        if ended.error is not None:
-            error = to_exception(ended.error)
-            if isinstance(error, Interrupted):
-                return None, True
-            raise error
-        return self.service.client.wait(ended), False
-
-    def create(self, call: Call, expected: Expected) -> Any:
-        """Call a verb that can be called again."""
-        self.creations.append((call, expected))
-        return self.do(call, expected)
-
-    def layer(self, image: ImageId, position: int) -> Layer:
-        """A layer of an image that there is, or was, or never was."""
-        known = self.model.known(image)
-        return known.at(position) if known else Layer(VolumeId(image), 0)
-
-    def expect(self, layer: Layer, generation: str) -> int | None:
-        return {"any": None, "right": layer.generation, "wrong": (layer.generation + 1) % 1000}[generation]
 
     # ---- making
 
-    @rule(target=images, capacity=capacities, format_=formats, allocation=allocations, name=names)
-    def create_image(self, capacity: int, format_: VolumeFormat, allocation: Allocation, name: str | None) -> ImageId:
+    @initialize(format_=formats, blocks=block_maps)
+    def begin_with_a_template_its_clone_and_an_image(self, format_: VolumeFormat, blocks: Blocks) -> None:
+        self._create(2**20, format_, Allocation.SPARSE, "template")
+        self.guest_writes(0, blocks, stays=False)
+        self.make_template(0)
+        self.clone_template(0, None, "clone")
+        self._create(2**20, format_, Allocation.SPARSE, "image")
+
+    @rule(capacity=capacities, format_=formats, allocation=allocations, name=names)
+    def create_image(self, capacity: int, format_: VolumeFormat, allocation: Allocation, name: str | None) -> None:
+        self._create(capacity, format_, allocation, name)
+
+    def _create(self, capacity: int, format_: VolumeFormat, allocation: Allocation, name: str | None) -> None:
         image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
         self.create(
             lambda client, domain: client.image.create(
@@ -225,10 +62,9 @@ class Verbs(RuleBasedStateMachine):
             ),
             lambda model: model.create(image, volume, capacity, format_, allocation, name),
         )
-        return image
 
-    @rule(target=images, capacity=capacities, format_=formats)
-    def create_image_without_ids(self, capacity: int, format_: VolumeFormat) -> ImageId:
+    @rule(capacity=capacities, format_=formats)
+    def create_image_without_ids(self, capacity: int, format_: VolumeFormat) -> None:
         """The ids are the service's choice, so the model hears of them afterwards."""
         before = self.model
         result: ImageInfo | None = self.do(
@@ -236,21 +72,22 @@ class Verbs(RuleBasedStateMachine):
             lambda model: None,
         )
         if result is None:
-            return ImageId(self.new_id())
+            return
         assert result.id not in before.images
         self.model.create(result.id, result.leaf, capacity, format_, Allocation.SPARSE, None)
-        return result.id
 
-    @rule(image=images, name=names)
-    def snapshot(self, image: ImageId, name: str | None) -> None:
+    @rule(which=images, name=names)
+    def snapshot(self, which: int, name: str | None) -> None:
+        image = self.pick(which)
         volume = VolumeId(self.new_id())
         self.create(
             lambda client, domain: client.image.snapshot(domain=domain, image=image, name=name, volume=volume),
             lambda model: model.snapshot(image, volume, name),
         )
 
-    @rule(image=images, position=positions, capacity=st.none() | capacities)
-    def add_layer(self, image: ImageId, position: int, capacity: int | None) -> None:
+    @rule(which=images, position=positions, capacity=st.none() | capacities)
+    def add_layer(self, which: int, position: int, capacity: int | None) -> None:
+        image = self.pick(which)
         volume, parent = VolumeId(self.new_id()), self.layer(image, position).id
         self.create(
             lambda client, domain: client.volume.create(
@@ -259,17 +96,15 @@ class Verbs(RuleBasedStateMachine):
             lambda model: model.add_layer(parent, volume, capacity),
         )
 
-    @rule(target=images, template=images, capacity=st.none() | capacities, name=names)
-    def clone(self, template: ImageId, capacity: int | None, name: str | None) -> ImageId:
-        return self._clone(template, capacity, name)
+    @rule(which=images, capacity=st.none() | capacities, name=names)
+    def clone(self, which: int, capacity: int | None, name: str | None) -> None:
+        self._clone(self.pick(which), capacity, name)
 
-    @rule(target=images, image=images)
-    def make_template_and_clone_it(self, image: ImageId) -> ImageId:
-        """Both at once, since chance alone seldom does the one after the other."""
-        self.make_template(image)
-        return self._clone(image, None, None)
+    @rule(which=templates, capacity=st.none() | capacities, name=names)
+    def clone_template(self, which: int, capacity: int | None, name: str | None) -> None:
+        self._clone(self.pick_template(which), capacity, name)
 
-    def _clone(self, template: ImageId, capacity: int | None, name: str | None) -> ImageId:
+    def _clone(self, template: ImageId, capacity: int | None, name: str | None) -> None:
         image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
         self.create(
             lambda client, domain: client.image.clone(
@@ -277,17 +112,18 @@ class Verbs(RuleBasedStateMachine):
             ),
             lambda model: model.clone(template, image, volume, capacity, name),
         )
-        return image
 
-    @rule(image=images)
-    def make_template(self, image: ImageId) -> None:
+    @rule(which=images)
+    def make_template(self, which: int) -> None:
+        image = self.pick(which)
         self.do(
             lambda client, domain: client.image.make_template(domain=domain, image=image),
             lambda model: model.make_template(image),
         )
 
-    @rule(target=images, source=images)
-    def make_template_from_copy(self, source: ImageId) -> ImageId:
+    @rule(which=images)
+    def make_template_from_copy(self, which: int) -> None:
+        source = self.pick(which)
         image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
         self.create(
             lambda client, domain: client.image.make_template(
@@ -295,10 +131,8 @@ class Verbs(RuleBasedStateMachine):
             ),
             lambda model: model.copy_template(source, image, volume, "copy"),
         )
-        return image
 
     @rule(
-        target=images,
         length=st.sampled_from([2**20, 3 * BLOCK]),
         blocks=block_maps,
         source_format=st.sampled_from([FileFormat.RAW, FileFormat.QCOW2]),
@@ -314,7 +148,7 @@ class Verbs(RuleBasedStateMachine):
         capacity: int | None,
         format_: VolumeFormat,
         name: str | None,
-    ) -> ImageId:
+    ) -> None:
         image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
         inside = {block: pattern for block, pattern in blocks.items() if (block + 1) * BLOCK <= length}
         file = qemu.create(self.folder / f"import-{image}", source_format.value, length)
@@ -332,7 +166,6 @@ class Verbs(RuleBasedStateMachine):
             ),
             lambda model: model.import_(image, volume, length, capacity, format_, name, inside),
         )
-        return image
 
     @rule(which=st.integers(0, 30))
     def repeat_a_creation(self, which: int) -> None:
@@ -343,10 +176,10 @@ class Verbs(RuleBasedStateMachine):
 
     # ---- changing
 
-    @rule(image=images, position=positions, capacity=capacities, generation=generations)
-    def resize(self, image: ImageId, position: int, capacity: int, generation: str) -> None:
-        layer = self.layer(image, position)
-        expect = self.expect(layer, generation)
+    @rule(which=images, position=tops, growth=growths, generation=generations)
+    def resize(self, which: int, position: int, growth: int, generation: str) -> None:
+        layer = self.layer(self.pick(which), position)
+        capacity, expect = max(1, layer.capacity + growth), self.expect(layer, generation)
         self.do(
             lambda client, domain: client.volume.resize(
                 domain=domain, volume=layer.id, capacity=capacity, generation=expect
@@ -354,9 +187,9 @@ class Verbs(RuleBasedStateMachine):
             lambda model: model.resize(layer.id, capacity, expect),
         )
 
-    @rule(image=images, position=positions, text=texts, generation=generations)
-    def set_description(self, image: ImageId, position: int, text: str, generation: str) -> None:
-        layer = self.layer(image, position)
+    @rule(which=images, position=positions, text=texts, generation=generations)
+    def set_description(self, which: int, position: int, text: str, generation: str) -> None:
+        layer = self.layer(self.pick(which), position)
         expect = self.expect(layer, generation)
         self.do(
             lambda client, domain: client.volume.set_description(
@@ -366,13 +199,13 @@ class Verbs(RuleBasedStateMachine):
         )
 
     @rule(
-        image=images,
+        which=images,
         position=positions,
-        legality=st.sampled_from([Legality.LEGAL, Legality.ILLEGAL]),
+        legality=st.sampled_from([Legality.LEGAL, Legality.LEGAL, Legality.ILLEGAL]),
         generation=generations,
     )
-    def set_legality(self, image: ImageId, position: int, legality: Legality, generation: str) -> None:
-        layer = self.layer(image, position)
+    def set_legality(self, which: int, position: int, legality: Legality, generation: str) -> None:
+        layer = self.layer(self.pick(which), position)
         expect = self.expect(layer, generation)
         self.do(
             lambda client, domain: client.volume.set_legality(
@@ -383,8 +216,11 @@ class Verbs(RuleBasedStateMachine):
 
     # ---- using
 
-    @rule(image=images, read_only=st.booleans())
-    def prepare(self, image: ImageId, read_only: bool) -> None:
+    @rule(which=images, read_only=st.booleans())
+    def prepare(self, which: int, read_only: bool) -> None:
+        self._prepare(self.pick(which), read_only=read_only)
+
+    def _prepare(self, image: ImageId, *, read_only: bool) -> None:
         prepared = self.do(
             lambda client, domain: client.image.prepare(domain=domain, image=image, read_only=read_only),
             lambda model: model.prepare(image, read_only=read_only),
@@ -393,17 +229,21 @@ class Verbs(RuleBasedStateMachine):
             leaf = self.model.images[image].leaf
             assert (prepared.volume, prepared.format, prepared.read_only) == (leaf.id, leaf.format, read_only)
 
-    @rule(image=images)
-    def teardown_image(self, image: ImageId) -> None:
+    @rule(which=images)
+    def teardown_image(self, which: int) -> None:
+        self._teardown_image(self.pick(which))
+
+    def _teardown_image(self, image: ImageId) -> None:
         self.do(
             lambda client, domain: client.image.teardown(domain=domain, image=image),
             lambda model: model.teardown(image),
         )
 
-    @rule(image=images, blocks=block_maps, stays=st.booleans())
-    def guest_writes(self, image: ImageId, blocks: Blocks, stays: bool) -> None:
+    @rule(which=images, blocks=block_maps, stays=stays)
+    def guest_writes(self, which: int, blocks: Blocks, stays: bool) -> None:
         """A guest starts, if none is there yet, writes, and goes on running or not."""
-        self.prepare(image, read_only=False)
+        image = self.pick(which)
+        self._prepare(image, read_only=False)
         known = self.model.images.get(image)
         if known is None or known.prepared != "write":
             return
@@ -413,10 +253,13 @@ class Verbs(RuleBasedStateMachine):
         fill(info.prepared.path, info.prepared.format.value, inside)
         self.model.write(image, inside)
         if not stays:
-            self.teardown_image(image)
+            self._teardown_image(image)
 
-    @rule(image=images, position=st.none() | positions, format_=st.sampled_from([FileFormat.RAW, FileFormat.QCOW2]))
-    def export(self, image: ImageId, position: int | None, format_: FileFormat) -> None:
+    @rule(which=images, position=st.none() | positions, format_=st.sampled_from([FileFormat.RAW, FileFormat.QCOW2]))
+    def export(self, which: int, position: int | None, format_: FileFormat) -> None:
+        self._export(self.pick(which), position, format_)
+
+    def _export(self, image: ImageId, position: int | None, format_: FileFormat) -> None:
         """What is exported, of now or of a snapshot, is what the model says."""
         layer = None if position is None else self.layer(image, position)
         target = self.folder / "export"
@@ -438,8 +281,9 @@ class Verbs(RuleBasedStateMachine):
         kinds=st.lists(st.sampled_from(["snapshot", "resize", "clone", "copy", "export"]), min_size=6, max_size=6),
         capacity=capacities,
     )
-    def many_at_once(self, chosen: list[ImageId], kinds: list[str], capacity: int) -> None:
-        self.do_all([self._one_of_many(kind, image, capacity) for kind, image in zip(kinds, chosen, strict=False)])
+    def many_at_once(self, chosen: list[int], kinds: list[str], capacity: int) -> None:
+        picked = [self.pick(which) for which in chosen]
+        self.do_all([self._one_of_many(kind, image, capacity) for kind, image in zip(kinds, picked, strict=False)])
 
     def _one_of_many(self, kind: str, image: ImageId, capacity: int) -> tuple[Call, Expected]:
         new, volume, leaf = ImageId(self.new_id()), VolumeId(self.new_id()), self.layer(image, -1).id
@@ -472,16 +316,23 @@ class Verbs(RuleBasedStateMachine):
 
     # ---- deleting
 
-    @rule(image=images, wipe=st.booleans())
-    def delete(self, image: ImageId, wipe: bool) -> None:
+    @rule(which=images, wipe=st.booleans())
+    def delete(self, which: int, wipe: bool) -> None:
+        self._delete(self.pick(which), wipe=wipe)
+
+    @rule(which=templates, wipe=st.booleans())
+    def delete_template(self, which: int, wipe: bool) -> None:
+        self._delete(self.pick_template(which), wipe=wipe)
+
+    def _delete(self, image: ImageId, *, wipe: bool) -> None:
         self.do(
             lambda client, domain: client.image.delete(domain=domain, image=image, wipe=wipe),
             lambda model: model.delete(image),
         )
 
-    @rule(image=images, position=positions, generation=generations, wipe=st.booleans())
-    def delete_volume(self, image: ImageId, position: int, generation: str, wipe: bool) -> None:
-        layer = self.layer(image, -1 - position)
+    @rule(which=images, position=tops, generation=generations, wipe=st.booleans())
+    def delete_volume(self, which: int, position: int, generation: str, wipe: bool) -> None:
+        layer = self.layer(self.pick(which), position)
         expect = self.expect(layer, generation)
         self.do(
             lambda client, domain: client.volume.delete(domain=domain, volume=layer.id, wipe=wipe, generation=expect),
@@ -546,9 +397,9 @@ class Verbs(RuleBasedStateMachine):
         self.collect_garbage()
         for image in list(self.model.images.values()):
             self._look_at_layers(image)
-            self.teardown_image(image.id)
+            self._teardown_image(image.id)
         for image in list(self.model.images.values()):
-            self.export(image.id, None, FileFormat.RAW)
+            self._export(image.id, None, FileFormat.RAW)
         self.check(deep=True)
         client = self.service.client
         client.wait(client.domain.format(domain=self.domain, force=True), timeout=PATIENCE)

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.property.machine import Service, Verbs
+from tests.property.judge import Service
+from tests.property.machine import Verbs
 from tests.service import end_keepers
 
-EXAMPLES = int(os.environ.get("HSM_PROPERTY_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("HSM_PROPERTY_EXAMPLES", "10"))
 STEPS = int(os.environ.get("HSM_PROPERTY_STEPS", "30"))
 SEED = int(os.environ.get("HSM_PROPERTY_SEED", secrets.randbits(32)))
 

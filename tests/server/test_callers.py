@@ -135,6 +135,8 @@ def test_another_user_of_the_host_is_known_and_may_read(served: Served, wire: st
 @as_root
 def test_another_user_does_not_get_through_to_a_service_of_ones_own(tmp_path: Path) -> None:
     """A service in a user's folder makes its sockets for that user alone."""
-    with service.daemon(tmp_path / "home") as running:
+    with service.daemon(tmp_path / "home") as running, Framed(str(running.socket)) as framed:
+        # It answers when all its sockets are there.
+        framed.result("Host.ping")
         for file in (running.socket, running.http_socket):
             assert file.stat().st_mode & 0o777 == 0o600

@@ -14,7 +14,7 @@ import pytest
 from libvdsm.wire.framing import frame
 from tests import service
 from tests.server.conftest import ANY_PORTS
-from tests.server.raw import Framed, Served, request
+from tests.server.raw import Framed, Served, request, until
 
 CAPACITY = 2**20
 
@@ -46,10 +46,11 @@ def others() -> Iterator[list[int]]:
 @pytest.fixture(autouse=True)
 def nothing_stays_open(served: Served, framed: Framed) -> Iterator[None]:
     """After each test the service has as much open as before."""
-    framed.result("Host.ping")
+    # The connections of the tests before are gone: each closes its socket before it is counted out.
+    assert until(lambda: framed.result("Host.getStats")["connections"] == 1)
     before = served.descriptors()
     yield
-    framed.result("Host.ping")
+    assert until(lambda: framed.result("Host.getStats")["connections"] == 1)
     assert served.descriptors() == before
 
 

@@ -80,6 +80,15 @@ def restart(tmp_path: Path, app: App, heard: Heard) -> Iterator[Restart]:
 
 
 @pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder where nobody waits for a disk, for tests of many cases that are not about the disk."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="hsm-test-", dir=place))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
 def common_place() -> Iterator[Path]:
     """A folder that every user of this machine can reach; pytest's own only its user."""
     folder = Path(tempfile.mkdtemp(prefix="hsm-test-"))

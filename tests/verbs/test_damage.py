@@ -29,6 +29,11 @@ PERMISSIONS = "permissions"
 
 
 @pytest.fixture
+def tmp_path(in_memory: Path) -> Path:
+    return in_memory
+
+
+@pytest.fixture
 def world(scene: Scene) -> World:
     return build(scene)
 

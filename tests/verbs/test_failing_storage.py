@@ -47,6 +47,11 @@ def each(error: str, *, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
+def tmp_path(in_memory: Path) -> Path:
+    return in_memory
+
+
+@pytest.fixture
 def samples(scene: Scene, tmp_path: Path) -> Samples:
     return Samples(scene, tmp_path)
 
