@@ -20,7 +20,7 @@ def start(folder: Path) -> Iterator[Sides]:
     """From the start of the process until it has answered Host.ping, in seconds, with an attached domain."""
     volumes.fill(folder, _VOLUMES)
     with programs.serving(folder):
-        """The domain is attached, and remembered."""
+        pass  # now the domain is attached, and remembered
 
     def ours() -> float:
         began = time.perf_counter()

@@ -76,7 +76,7 @@ class TaskStore:
             if found == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
             # What SQLite could not open for writing it opens for reading, without a word.
-            self._db.executescript("BEGIN IMMEDIATE; COMMIT;")
+            self._db.execute("DELETE FROM task WHERE FALSE")
         except sqlite3.Error as error:
             msg = f"{path}: {error}; move it away to begin with an empty record"
             raise StoreError(msg) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from libvdsm.api.errors import Interrupted
+from libvdsm.api.errors import ImageInUse, Interrupted
 from libvdsm.api.types import DomainId, ImageId, TaskInfo, TaskState, VolumeId
 from libvdsm.client import Client
 from libvdsm.client.client import to_exception
@@ -130,7 +130,8 @@ class Judge(RuleBasedStateMachine):
                         raise answer
                     result = self.service.client.wait(answer, timeout=PATIENCE)
                 except ApiError as error:
-                    self._same_refusal(error, refused)
+                    # What is refused anyway may be refused for the leases of those who are at work beside it.
+                    self._same_refusal(error, refused and Refused(*refused.errors, ImageInUse))
                 else:
                     assert not refused, f"the service does what is to be refused with {refused}: {result}"
                     self.service.counts["done at once with others"] += 1
