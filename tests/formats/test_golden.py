@@ -34,7 +34,7 @@ def test_there_is_something_of_each_kind() -> None:
     assert len(VOLUMES) == 6
     assert {FACTS[name]["domain_version"] for name in VOLUMES} == {4, 5}
     assert DOMAINS == ["domain-v5-nfs.metadata"]
-    assert {path.name for path in GOLDEN.iterdir()} == {*VOLUMES, *DOMAINS, "golden.json", "README.md"}
+    assert {path.name for path in GOLDEN.iterdir()} == {*VOLUMES, *DOMAINS, "golden.json", "README.txt"}
 
 
 @pytest.mark.parametrize("name", [*VOLUMES, *DOMAINS])

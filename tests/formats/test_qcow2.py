@@ -159,7 +159,7 @@ MADE: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
         {"version": 2, "backing_file": "b", "backing_format": "raw"},
     ),
     "encrypted": (
-        ("--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"),
+        ("--object", "secret,id=s,data=x", "-o", "encrypt.format=aes,encrypt.key-secret=s"),
         {"encrypted": True},
     ),
     "with a data file": (("-o", "data_file={}.data"), {"data_file": True, "incompatible": 4}),
