@@ -5,6 +5,7 @@
 
 ``runner``       gives operations to worker processes, and adds up what they report
 ``trial``        one operation: a recording without accident, then a fresh home for each accident
+``operation``    what one is; ``proofs``: what has to be true when it has succeeded
 ``operations``   the table of operations: what is arranged, what is called, what has to be true afterwards
 ``points``       which system calls of which thread change state, found in a recording
 ``accidents``    what happens at a point: the service killed, ENOSPC, EIO

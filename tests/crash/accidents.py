@@ -19,13 +19,13 @@ class Accident:
     answers: frozenset[str]
     """the errors that an operation may answer"""
 
-    def __str__(self) -> str:
-        return self.name
-
     lasting: bool = False
     """whether all that needs room fails from then on, until the operation has ended"""
     reading: bool = False
     """whether it happens where something is read"""
+
+    def __str__(self) -> str:
+        return self.name
 
     def applies(self, point: Point) -> bool:
         if self.lasting:

@@ -134,8 +134,7 @@ def make(folder: Path, nursery: Nursery) -> Home:
     _sources(home.outside)
     service = Hsmd(nursery, home.path, NO_DEFAULT)
     try:
-        with service.bounded():
-            _images(service.serve(), home)
+        _images(service.serve(), home)
     finally:
         service.kill()
     _write(home.volume_file(CHAIN, volume("chain leaf")), 1, 3 * MIB, 64 * KIB)
@@ -179,9 +178,7 @@ def _images(client: Client, home: Home) -> None:
     client.wait(client.image.snapshot(domain=MAIN, image=CHAIN, name="before", volume=volume("chain leaf")))
     take_in(MAIN, "template", VolumeFormat.QCOW2)
     client.wait(client.image.make_template(domain=MAIN, image=TEMPLATE))
-    client.wait(
-        client.image.clone(domain=MAIN, template=TEMPLATE, name="clone", id=CLONE, volume=volume("clone"))
-    )
+    client.wait(client.image.clone(domain=MAIN, template=TEMPLATE, name="clone", id=CLONE, volume=volume("clone")))
     take_in(SPARE, "spare", VolumeFormat.QCOW2)
     take_in(LOOSE, "loose", VolumeFormat.RAW)
     client.wait(client.domain.detach(domain=LOOSE))

@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from libvdsm.client import Client, connect
 PATIENCE = 20.0
 """Seconds after which something counts as hanging."""
 ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.STOPPED)
+_LIFETIME = 120.0
 SERVICE = "the service"
 """owns the tasks that a start begins: one of each domain"""
 _ALONE = ("--set", "tasks.workers=1")
@@ -100,6 +99,10 @@ class Hsmd:
             arguments += ["--set", setting]
         self.pid = nursery.bear(arguments, self.log, path or os.environ["PATH"], stop)
         self._pidfd = os.pidfd_open(self.pid)
+        # Calls have no deadline of their own; so no service of a test lives for ever, and with it ends every call.
+        self._lifetime = threading.Timer(_LIFETIME, self._kill)
+        self._lifetime.daemon = True
+        self._lifetime.start()
         if stop is not None:
             nursery.stopped(self.pid)
 
@@ -153,17 +156,6 @@ class Hsmd:
         }
         return found | {self.pid: "main"}
 
-    @contextmanager
-    def bounded(self) -> Iterator[None]:
-        """Kill the service if what is done here takes too long: then no call waits for ever."""
-        timer = threading.Timer(2 * PATIENCE, self._kill)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()
-
     def gone(self, patience: float = PATIENCE) -> bool:
         """Whether the process is gone, after at most so many seconds."""
         return self._status is not None or bool(select.select([self._pidfd], [], [], patience)[0])
@@ -181,6 +173,8 @@ class Hsmd:
 
     def kill(self) -> None:
         """As a power cut of the process; nothing of it is left when this returns."""
+        self._lifetime.cancel()
+        self._lifetime.join()
         if self._status is None and not self.gone(0):
             self._kill()
         self.ended()

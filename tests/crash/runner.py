@@ -18,7 +18,8 @@ from typing import TypeVar
 from tests.crash import fixture, tools
 from tests.crash.accidents import ACCIDENTS
 from tests.crash.hsmd import Nursery
-from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.operation import Operation
+from tests.crash.operations import OPERATIONS
 from tests.crash.points import Point
 from tests.crash.starts import STARTS, Start, StartTrial
 from tests.crash.trial import Bench, Outcome, Trial

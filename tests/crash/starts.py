@@ -18,7 +18,8 @@ from tests.crash.accidents import KILL, Accident
 from tests.crash.fixture import NO_DEFAULT, Home, empty, remove
 from tests.crash.hsmd import ENDED, SERVICE, Hsmd
 from tests.crash.invariants import Facts
-from tests.crash.operations import OPERATIONS, World
+from tests.crash.operation import World
+from tests.crash.operations import OPERATIONS
 from tests.crash.points import Point
 from tests.crash.tracing import CHANGING, READING, STARTING, TELLING, Strace, parse
 from tests.crash.trial import Bench, Outcome, Recording, Trial, watched
@@ -84,7 +85,10 @@ def _named(facts: Facts, home: Home) -> Facts:
             text = text.replace(id_, f"<domain {number}>")
         return text
 
-    return {name(key): [name(str(item)) for item in value] if isinstance(value, list) else value for key, value in facts.items()}
+    return {
+        name(key): [name(str(item)) for item in value] if isinstance(value, list) else value
+        for key, value in facts.items()
+    }
 
 
 class StartTrial:
@@ -118,8 +122,7 @@ class StartTrial:
         home = Home(self._left).copy(self.bench.folder / "home")
         world = World(home, Hsmd(self.bench.nursery, home.path, *self._settings, stop=stop))
         try:
-            with world.service.bounded():
-                yield world
+            yield world
         finally:
             world.service.kill()
             end_keepers(home.path)
@@ -197,12 +200,11 @@ class StartTrial:
                 verdict.of_end("again")
         world.service.kill()
         world.service = Hsmd(self.bench.nursery, world.home.path, *self._settings)
-        with world.service.bounded():
-            world.service.serve()
-            verdict.of_end("started again")
-            verdict.of_health()
-            if not serves:
-                self._settled(world, violations)
+        world.service.serve()
+        verdict.of_end("started again")
+        verdict.of_health()
+        if not serves:
+            self._settled(world, violations)
 
     def _truth(self, world: World, answers: frozenset[str], violations: list[str]) -> None:
         """What failed says so with an error that fits."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.crash.fixture import readable
 from tests.crash.gate import Gate
 from tests.crash.hsmd import PATIENCE, Hanging
-from tests.crash.operations import Task, World
+from tests.crash.operation import Task, World
 from tests.crash.points import HOME
 from tests.crash.tracing import SIZING, WRITING, Call, Strace, parse
 from tests.crash.trial import Outcome, Trial, watched

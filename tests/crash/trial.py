@@ -24,7 +24,7 @@ from tests.crash.fixture import NO_DEFAULT, Home, remove
 from tests.crash.gate import Gate
 from tests.crash.hsmd import Hanging, Hsmd, Nursery
 from tests.crash.invariants import Facts
-from tests.crash.operations import Operation, World
+from tests.crash.operation import Operation, World
 from tests.crash.points import Point
 from tests.crash.tracing import CHANGING, READING, STARTING, TELLING, Call, Strace, parse
 from tests.crash.verdict import Verdict
@@ -81,6 +81,8 @@ class Trial:
         self.operation = operation
         self.bench = bench
         self.calm = Outcome(f"{operation.name}: no accident", fired=True)
+        self._left: dict[Point, str] = {}
+        """the state in which a kill at a point left the home"""
         self.recording = self._record()
 
     # ---- a run
@@ -94,11 +96,10 @@ class Trial:
         service = Hsmd(self.bench.nursery, home.path, NO_DEFAULT, path=stands.path if stands else None)
         world = World(home, service, stands)
         try:
-            with service.bounded():
-                service.serve()
-                self.operation.arrange(world)
-                world.kept["tasks"] = {task.id for task in world.client.task.list().items}
-                yield world
+            service.serve()
+            self.operation.arrange(world)
+            world.kept["tasks"] = {task.id for task in world.client.task.list().items}
+            yield world
         finally:
             world.service.kill()
             world.close()
@@ -115,8 +116,7 @@ class Trial:
         world.service.kill()
         path = world.gate.path if world.gate and self.operation.gated else None
         world.service = Hsmd(self.bench.nursery, world.home.path, NO_DEFAULT, path=path)
-        with world.service.bounded():
-            world.service.serve()
+        world.service.serve()
 
     # ---- without accident
 
@@ -142,9 +142,7 @@ class Trial:
             if not operation.proof(before.facts, after.facts):
                 violations.append(f"it did something else: {invariants.differences(before.facts, after.facts)}")
             found = list(points.find(calls, roles, world.home.path))
-            recording = Recording(
-                calls, roles, found, before.facts, after.facts, ledger.publications, world.home.path
-            )
+            recording = Recording(calls, roles, found, before.facts, after.facts, ledger.publications, world.home.path)
             self.restart(world)
             again = invariants.look(world.home, world.client, contents)
             violations += [f"lost by a restart: {fact}" for fact in invariants.differences(after.facts, again.facts)]
@@ -158,8 +156,16 @@ class Trial:
         with watched(outcome), self.world() as world:
             outcome.fired = self.suffer(world, point, accident, outcome.violations)
             if outcome.fired:
-                self.judge(world, accident.answers, outcome.violations, killed=accident.errno is None)
+                state = self.judge(world, accident.answers, outcome.violations, killed=accident.errno is None)
+                self._compare(world, point, state, outcome.violations, killed=accident.errno is None)
         return outcome
+
+    def _compare(self, world: World, point: Point, state: str, violations: list[str], *, killed: bool) -> None:
+        """What a failure undoes, or finishes, a restart after a kill at the same point does too."""
+        if killed:
+            self._left[point] = state
+        elif world.kept.get("failed") and state == "after" and self._left.get(point) == "before":
+            violations.append("it failed before its commit point, and is done all the same")
 
     def suffer(self, world: World, point: Point, accident: Accident, violations: list[str]) -> bool:
         """The accident itself: whether it happened."""
@@ -172,7 +178,8 @@ class Trial:
         )
         try:
             with suppress(*([ConnectionFailed] if accident.errno is None else [])):
-                self.call(world)
+                ended = self.call(world)
+                world.kept["failed"] = ended is not None and ended.error is not None
         except ApiError as error:
             if type(error).__name__ not in accident.answers:
                 violations.append(f"answered {type(error).__name__}: {error.message}")
@@ -183,8 +190,8 @@ class Trial:
 
     # ---- afterwards
 
-    def judge(self, world: World, answers: frozenset[str], violations: list[str], *, killed: bool) -> None:
-        """Everything that has to be true after an accident, and after the same call once more."""
+    def judge(self, world: World, answers: frozenset[str], violations: list[str], *, killed: bool) -> str:
+        """Everything that has to be true after an accident, and after the same call once more: the state it left."""
         verdict = Verdict(
             self.operation, world, self.bench.contents, self.recording.before, self.recording.after, violations
         )
@@ -192,7 +199,7 @@ class Trial:
             self.restart(world)
         else:
             verdict.collect()
-        verdict.of_accident(answers, killed=killed)
+        state = verdict.of_accident(answers, killed=killed)
         self._again(world, violations)
         if world.gate is not None:
             world.gate.open()
@@ -203,6 +210,7 @@ class Trial:
         if not killed:
             self.restart(world)
             verdict.of_end("after another restart")
+        return state
 
     def _again(self, world: World, violations: list[str]) -> None:
         """The same call succeeds."""

@@ -10,7 +10,7 @@ from tests.crash import invariants
 from tests.crash.contents import LEAKS, Contents
 from tests.crash.hsmd import ENDED, SERVICE
 from tests.crash.invariants import Facts
-from tests.crash.operations import Operation, World
+from tests.crash.operation import Operation, World
 
 _HARMLESS = {"role", "illegal"}
 """Problems of a check that the operations themselves leave: a role that the next change mends, a mark by request."""
@@ -41,16 +41,15 @@ class Verdict:
         for item in client.domain.list().items:
             self.world.service.wait(client.domain.collect_garbage(domain=item.id))
 
-    def of_accident(self, answers: frozenset[str], *, killed: bool) -> None:
+    def of_accident(self, answers: frozenset[str], *, killed: bool) -> str:
         """After the accident: as before, or as after, and the task says which."""
         state = self._state(killed=killed)
         self._truth(answers, state)
         place = self._halfway if state == "halfway" else None
         self.violations += [
-            f"left behind: {path}"
-            for path in invariants.remains(self.world.home)
-            if place is None or place not in path
+            f"left behind: {path}" for path in invariants.remains(self.world.home) if place is None or place not in path
         ]
+        return state
 
     @property
     def _halfway(self) -> str | None:
