@@ -321,6 +321,7 @@ class Image(ABC):
         right=Right.OPERATE,
         errors=(
             *_READING,
+            NoSpace,
             NoSuchImage,
             ImageInUse,
             ImageDamaged,
