@@ -75,8 +75,8 @@ class TaskStore:
                 raise StoreError(msg)
             if found == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            # What SQLite could not open for writing it opens for reading, without a word.
-            self._db.execute("DELETE FROM task WHERE FALSE")
+            # What SQLite could not open for writing it opens for reading, without a word: so something is written.
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.Error as error:
             msg = f"{path}: {error}; move it away to begin with an empty record"
             raise StoreError(msg) from None

@@ -19,7 +19,7 @@ from libvdsm.api.types import TaskInfo
 from libvdsm.api.volume import Volume
 from libvdsm.declare import ApiError, read_api
 
-VERSION = "1.0"
+VERSION = "1.1"
 """Of the API: major.minor.  A new verb, parameter, field, value or error raises the minor number."""
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.crash.fixture import remove
 from tests.crash.hsmd import PATIENCE, Hanging
 
+_LOOK = 0.05
 _SCRIPT = """#!/bin/sh
 echo "$$ $1 $2 $3 $4 $5 $6 $7 $8 $9" > {folder}/arrived
 read -r word < {folder}/opened
@@ -40,6 +43,16 @@ class Gate:
         self._arrived = os.open(folder / "arrived", os.O_RDWR | os.O_CLOEXEC)
         self._opened = os.open(folder / "opened", os.O_RDWR | os.O_CLOEXEC)
         self._pending = b""
+
+    def comes(self, given_up: Callable[[], bool]) -> bool:
+        """Wait for the next program, or until nobody will come any more: whether one is there."""
+        until = time.monotonic() + PATIENCE
+        while not self._pending and not select.select([self._arrived], [], [], _LOOK)[0]:
+            if given_up():
+                return bool(select.select([self._arrived], [], [], 0)[0])
+            if time.monotonic() > until:
+                raise Hanging("nobody comes to the gate")
+        return True
 
     def arrival(self) -> tuple[int, str]:
         """Wait for the next program: its process id and its first arguments."""
