@@ -85,7 +85,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Volume.create": (Example("hsmctl volume create --size 10G --format raw", "an image of one raw volume, without a name"),),
     "Volume.getInfo": (Example("hsmctl volume info before-upgrade --image web01"),),
     "Volume.list": (Example("hsmctl volume list --image web01"),),
-    "Volume.resize": (Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),),
+    "Volume.resize": (
+        Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),
+        Example("hsmctl volume resize web01 32G --shrink", "what lies beyond is lost"),
+    ),
     "Volume.setDescription": (Example('hsmctl volume set-description before-upgrade "before 12.5" --image web01'),),
     "Volume.setLegality": (Example("hsmctl volume set-legality 3f2a9c1e illegal"),),
     "Volume.measure": (

@@ -28,8 +28,10 @@ pytest.register_assert_rewrite(
     "hsm.contract.volumes",
     "hsm.contract.templates",
     "hsm.contract.garbage",
+    "hsm.contract.attributes",
 )
 
+from hsm.contract.attributes import AttributesContract  # noqa: E402
 from hsm.contract.garbage import GarbageContract  # noqa: E402
 from hsm.contract.leases import LeaseContract  # noqa: E402
 from hsm.contract.templates import TemplateContract  # noqa: E402
@@ -37,7 +39,9 @@ from hsm.contract.volumes import VolumeContract  # noqa: E402
 from hsm.contract.whole import WholeContract  # noqa: E402
 
 
-class DomainContract(WholeContract, LeaseContract, VolumeContract, TemplateContract, GarbageContract):
+class DomainContract(
+    WholeContract, LeaseContract, VolumeContract, TemplateContract, GarbageContract, AttributesContract
+):
     """Everything that a driver must do.  Derive, and override ``make_domain``."""
 
 

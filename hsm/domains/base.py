@@ -19,6 +19,8 @@ from typing import ClassVar
 
 import msgspec
 
+from hsm.formats import attributes as attributes_format
+from hsm.formats.attributes import Attributes
 from hsm.formats.domain import DomainMetadata
 from hsm.formats.qcow2 import Header
 from hsm.formats.volume import VolumeMetadata
@@ -31,7 +33,7 @@ from libvdsm.api.types import (
     VolumeRole,
 )
 
-DRIVER_API = "1.0"
+DRIVER_API = "1.1"
 """Version of this protocol; a driver says which one it implements."""
 
 
@@ -110,11 +112,12 @@ class Damaged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as it lies on storage."""
+    """An image as it lies on storage.  Attributes that cannot be read are damage."""
 
     id: ImageId
     volumes: dict[VolumeId, VolumeRecord]
     damaged: list[Damaged]
+    attributes: Attributes = attributes_format.NONE
 
     @property
     def own(self) -> list[VolumeRecord]:
@@ -122,7 +125,10 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def published(self) -> bool:
-        """Whether it is there at all: garbage has no volume of its own with metadata."""
+        """Whether it is there at all: garbage has no volume of its own with metadata, or not yet its leaf."""
+        if self.attributes.making is not None:
+            leaf = self.attributes.making.leaf
+            return leaf in self.volumes or any(bad.volume == leaf for bad in self.damaged)
         return any(True for _ in self.own) or any(bad.volume is not None for bad in self.damaged)
 
     def children(self) -> dict[VolumeId, list[VolumeId]]:
@@ -270,12 +276,20 @@ class Domain(ABC):
         """Make a raw volume's data longer, and stable."""
 
     @abstractmethod
+    def shrink_data(self, image: ImageId, volume: VolumeId, length: int) -> None:
+        """Cut a raw volume's data at a length where the storage can, and have that stable."""
+
+    @abstractmethod
     def publish(self, image: ImageId, volume: VolumeId, metadata: VolumeMetadata) -> None:
         """The commit point of making a volume.  Under the domain's lease; its data is stable already."""
 
     @abstractmethod
     def rewrite(self, image: ImageId, volume: VolumeId, metadata: VolumeMetadata) -> None:
         """Replace a published volume's metadata, durably.  Under the domain's lease."""
+
+    @abstractmethod
+    def set_attributes(self, image: ImageId, attributes: Attributes) -> None:
+        """Replace an image's attributes, durably.  Under the domain's lease; the image's place is there."""
 
     @abstractmethod
     def unpublish_image(self, image: ImageId, *, wipe: bool) -> Garbage:

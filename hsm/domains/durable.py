@@ -80,6 +80,17 @@ def extend(path: str, length: int, *, allocate: bool) -> None:
         os.close(descriptor)
 
 
+def cut(path: str, length: int) -> None:
+    """Make a file shorter; it is never made longer."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size > length:
+            os.ftruncate(descriptor, length)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def replace(path: str, data: bytes, *, suffix: str) -> None:
     """Put a file in the place of another, or where none is: the rename is the commit point."""
     folder = os.path.dirname(path)

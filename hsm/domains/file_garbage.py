@@ -13,10 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from hsm.domains import durable, presence
+from hsm.domains import durable, file_attributes, presence
 from hsm.domains.base import Garbage, Held, LeaseBusy
-from hsm.domains.names import LEASE, META, NEW, REMOVED, as_id, removed, volume_of
+from hsm.domains.names import (
+    ATTRIBUTES,
+    LEASE,
+    META,
+    NEW,
+    REMOVED,
+    as_id,
+    attributes_of,
+    removed,
+    volume_of,
+)
 from hsm.formats import volume as volume_format
+from hsm.formats.attributes import BadAttributes
 from libvdsm.api.types import VolumeId
 
 Acquire = Callable[[Sequence[tuple[VolumeId, str, bool]]], Held]
@@ -49,6 +60,8 @@ def _find_in_image(folder: str, relative: str) -> Iterator[Garbage]:
         volume = volume_of(name)
         if removed(name):
             yield Garbage(path=os.path.join(relative, name), begun=False)
+        elif attributes_of(name) and name.endswith(NEW):
+            yield Garbage(path=os.path.join(relative, name), begun=True)
         elif volume is None or _is_removed(names, volume):
             continue
         elif name.endswith(NEW) or (f"{volume}{META}" not in names and not _needed(folder, volume)):
@@ -65,7 +78,9 @@ def _only_ours(folder: str) -> bool:
     """Whether a folder holds nothing that we would not have made."""
     with os.scandir(folder) as entries:
         return all(
-            entry.is_file(follow_symlinks=False) and (volume_of(entry.name) or removed(entry.name)) for entry in entries
+            entry.is_file(follow_symlinks=False)
+            and (volume_of(entry.name) or removed(entry.name) or attributes_of(entry.name))
+            for entry in entries
         )
 
 
@@ -75,8 +90,18 @@ def _is_removed(names: set[str], volume: object) -> bool:
 
 
 def _published(folder: str, names: set[str]) -> bool:
-    """Whether an image's folder holds a volume of its own with metadata, or with metadata that cannot be read."""
+    """Whether an image's folder holds a volume of its own with metadata, or with metadata that cannot be read.
+
+    Of an image that is made of several, whether it holds the leaf.
+    """
     image = os.path.basename(folder)
+    if f"{image}{ATTRIBUTES}" in names:
+        try:
+            making = file_attributes.read(folder).making
+        except BadAttributes:
+            return True
+        if making is not None:
+            return f"{making.leaf}{META}" in names
     for name in names:
         if name.endswith(META) and as_id(name[:36]):
             try:
@@ -161,7 +186,10 @@ def _reclaim_folder(folder: str, garbage: Garbage, acquire: Acquire) -> int | No
         if not _only_ours(folder) or _would_lose(folder, names, own):
             return None
         freed = 0
-        for found in sorted(names, key=lambda text: (text.endswith(LEASE), text.endswith(META))):
+        # What says that the image was not published goes after all that would say that it is.
+        for found in sorted(names, key=_last_things_last):
+            if attributes_of(found):
+                durable.sync_folders(folder)
             mine = volume_of(found) in own
             freed += _unlink(os.path.join(folder, found), wipe=wipe and mine and as_id(found) is not None)
         os.rmdir(folder)
@@ -169,6 +197,10 @@ def _reclaim_folder(folder: str, garbage: Garbage, acquire: Acquire) -> int | No
         return freed
     finally:
         held.release()
+
+
+def _last_things_last(name: str) -> int:
+    return 3 if attributes_of(name) else 2 if name.endswith(LEASE) else 1 if name.endswith(META) else 0
 
 
 def _own_volumes(folder: str, image: UUID | None) -> set[VolumeId]:

@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 
-from hsm.domains import durable, file_garbage, presence
+from hsm.domains import durable, file_attributes, file_garbage, presence
 from hsm.domains.base import (
     Damaged,
     Domain,
@@ -29,13 +29,15 @@ from hsm.domains.base import (
     VolumeRecord,
     Wanted,
 )
+from hsm.domains.names import ATTRIBUTES, REMOVED, WIPED, as_id
 from hsm.domains.names import LEASE as _LEASE
 from hsm.domains.names import META as _META
 from hsm.domains.names import NEW as _NEW
-from hsm.domains.names import REMOVED, WIPED, as_id
+from hsm.formats import attributes as attributes_format
 from hsm.formats import domain as domain_format
 from hsm.formats import qcow2
 from hsm.formats import volume as volume_format
+from hsm.formats.attributes import Attributes, BadAttributes
 from hsm.formats.domain import DomainMetadata
 from hsm.formats.volume import BadMetadata, VolumeMetadata
 from libvdsm.api.types import Allocation, DomainId, ImageId, VolumeFormat, VolumeId
@@ -141,7 +143,15 @@ class FileDomain(Domain):
                 volumes[record.id] = record
             elif record is not None:
                 damaged.append(record)
-        return ImageRecord(id=image, volumes=volumes, damaged=damaged)
+        kept = attributes_format.NONE
+        if f"{image}{ATTRIBUTES}" in names:
+            try:
+                kept = file_attributes.read(folder)
+            except BadAttributes as error:
+                damaged.append(
+                    Damaged(path=self._relative(f"{folder}/{image}{ATTRIBUTES}"), reason=str(error), image=image)
+                )
+        return ImageRecord(id=image, volumes=volumes, damaged=damaged, attributes=kept)
 
     def _read_volume(self, data_path: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged | None:
         try:
@@ -268,6 +278,9 @@ class FileDomain(Domain):
     def extend_data(self, image: ImageId, volume: VolumeId, length: int, allocation: Allocation) -> None:
         durable.extend(self._file(image, volume), length, allocate=allocation is Allocation.PREALLOCATED)
 
+    def shrink_data(self, image: ImageId, volume: VolumeId, length: int) -> None:
+        durable.cut(self._file(image, volume), length)
+
     def publish(self, image: ImageId, volume: VolumeId, metadata: VolumeMetadata) -> None:
         self.rewrite(image, volume, metadata)
 
@@ -275,6 +288,9 @@ class FileDomain(Domain):
         # Host and generation in the name: two hosts never write one temporary file.
         suffix = f".{self.host_id}.{metadata.generation}{_NEW}"
         durable.replace(self._file(image, volume) + _META, volume_format.write(metadata), suffix=suffix)
+
+    def set_attributes(self, image: ImageId, attributes: Attributes) -> None:
+        file_attributes.replace(f"{self.images}/{image}", attributes, suffix=f".{self.host_id}{_NEW}")
 
     # ---- unmaking
 

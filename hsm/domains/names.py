@@ -10,6 +10,8 @@ import msgspec
 
 META = ".meta"
 LEASE = ".lease"
+ATTRIBUTES = ".hsm"
+"""Ends the name of an image's attributes, which begins with the image's id."""
 NEW = ".new"
 """Ends the name of a file that is to be renamed into place."""
 REMOVED = "_remove_me_"
@@ -30,6 +32,14 @@ def volume_of(name: str) -> UUID | None:
     rest = name[36:]
     if rest in ("", META, LEASE) or (rest.startswith(f"{META}.") and rest.endswith(NEW)):
         return found
+    return None
+
+
+def attributes_of(name: str) -> UUID | None:
+    """The image whose attributes a file holds, or is to hold once it is renamed, or None."""
+    rest = name[36:]
+    if rest == ATTRIBUTES or (rest.startswith(f"{ATTRIBUTES}.") and rest.endswith(NEW)):
+        return as_id(name[:36])
     return None
 
 

@@ -16,6 +16,7 @@ from hsm.config import HsmConfig
 from hsm.domains.base import Domain, DomainMissing, LeaseBusy
 from hsm.domains.registry import Registry
 from hsm.events import EventLog
+from hsm.formats.attributes import AttributesTooLong
 from hsm.formats.description import TooLong
 from hsm.formats.volume import BadMetadata
 from hsm.keeper import Keepers
@@ -109,6 +110,8 @@ def storage_errors(context: Context, domain: DomainId, image: ImageId | None = N
         raise _tool_failed(error, domain) from None
     except TooLong as error:
         raise InvalidParameter(verb="name or description", reason=str(error)) from None
+    except AttributesTooLong as error:
+        raise InvalidParameter(verb="attributes", reason=str(error)) from None
     except BadMetadata as error:
         raise DomainDamaged(domain=domain, reason=str(error)) from None
     except DomainMissing as error:

@@ -21,12 +21,18 @@ from hsm.operations.domains import (
     FormatDomain,
     SetDomainDescription,
 )
+from hsm.operations.shrinking import ShrinkingResize
 from libvdsm.api import VERBS
 
 
 def make_template(context: Context, params: Any) -> BaseOperation:
     """Image.makeTemplate: in place, or from a copy when it is given a name."""
     return CopyTemplate(context, params) if params.name is not None else MakeTemplate(context, params)
+
+
+def resize(context: Context, params: Any) -> BaseOperation:
+    """Volume.resize: larger only, or smaller too when that is asked for."""
+    return ShrinkingResize(context, params) if params.shrink else Resize(context, params)
 
 
 OPERATIONS: dict[str, OperationFactory] = {
@@ -45,7 +51,7 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.export": ExportImage,
     "Image.delete": DeleteImage,
     "Volume.create": create_volume,
-    "Volume.resize": Resize,
+    "Volume.resize": resize,
     "Volume.setDescription": SetDescription,
     "Volume.setLegality": SetLegality,
     "Volume.delete": DeleteVolume,

@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord
+from hsm.formats.attributes import Intent
 from libvdsm.api.errors import (
     GenerationMismatch,
     ImageDamaged,
+    ImageUnfinished,
     NoSuchImage,
     NoSuchVolume,
     VolumeDamaged,
@@ -29,6 +31,18 @@ def intact(record: ImageRecord) -> None:
     """Every volume of an image can be read, so that it is known which one stands on which."""
     if record.damaged:
         raise ImageDamaged(image=record.id, reason=f"{record.damaged[0].path}: {record.damaged[0].reason}")
+
+
+def settled(record: ImageRecord, mine: Intent | None = None) -> None:
+    """No change in place has begun, other than the caller's own."""
+    intent = record.attributes.intent
+    if intent is not None and intent != mine:
+        raise ImageUnfinished(image=record.id, work=work_of(intent))
+
+
+def work_of(intent: Intent) -> str:
+    """What an intent is called."""
+    return str(intent.__struct_config__.tag)
 
 
 def leaf_of(record: ImageRecord) -> VolumeRecord:
@@ -133,8 +147,9 @@ def strayed(domain: Domain, volume: VolumeRecord) -> tuple[str, str] | None:
     return None
 
 
-def usable(domain: Domain, chain: list[VolumeRecord], growing_to: int = 0) -> None:
-    """No volume of a chain is marked illegal, of the wrong size, or from elsewhere."""
+def usable(domain: Domain, record: ImageRecord, chain: list[VolumeRecord], growing_to: int = 0) -> None:
+    """Nothing of an image is unfinished, and no volume of a chain of it illegal, of the wrong size, or from elsewhere."""
+    settled(record)
     for volume in chain:
         if volume.metadata.legality is not Legality.LEGAL:
             raise VolumeIllegal(volume=volume.id)

@@ -15,6 +15,7 @@ import msgspec
 
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import description
+from hsm.formats.attributes import Intent
 from hsm.formats.volume import VolumeMetadata, next_generation
 from hsm.operations import chains, describe
 from hsm.operations.base import (
@@ -55,7 +56,13 @@ class _Change(BaseOperation):
         record, volume = chains.volume_of(domain, self.params.volume, self.params.image)
         if volume.is_linked:
             raise IsTemplate(image=ImageId(volume.metadata.image))
+        chains.settled(record, self.mine)
         return record, volume
+
+    @property
+    def mine(self) -> Intent | None:
+        """The intent that this operation would write, and so may find."""
+        return None
 
     def is_so(self, volume: VolumeRecord) -> bool:
         """Whether the volume is as asked for already."""
@@ -151,21 +158,25 @@ class Resize(_Change):
         return volume.metadata.capacity == round_up(self.params.capacity)
 
     def changed(self, record: ImageRecord, volume: VolumeRecord) -> VolumeMetadata:
-        if volume.metadata.role is VolumeRole.TEMPLATE:
-            raise IsTemplate(image=record.id)
-        children = record.children().get(volume.id)
-        if children:
-            raise VolumeHasChildren(volume=volume.id, children=len(children))
+        self.resizable(record, volume)
         capacity = round_up(self.params.capacity)
         if volume.metadata.capacity > capacity:
             raise CannotShrink(volume=volume.id, capacity=volume.metadata.capacity)
-        chains.leaf_of(record)
-        chains.usable(self.domain(), chains.chain_of(record, volume), growing_to=capacity)
+        chains.usable(self.domain(), record, chains.chain_of(record, volume), growing_to=capacity)
         return msgspec.structs.replace(
             volume.metadata,
             capacity=capacity,
             generation=next_generation(volume.metadata.generation),
         )
+
+    def resizable(self, record: ImageRecord, volume: VolumeRecord) -> None:
+        """It is the leaf, and no template."""
+        if volume.metadata.role is VolumeRole.TEMPLATE:
+            raise IsTemplate(image=record.id)
+        children = record.children().get(volume.id)
+        if children:
+            raise VolumeHasChildren(volume=volume.id, children=len(children))
+        chains.leaf_of(record)
 
     def prepare(self, job: Job, domain: Domain, volume: VolumeRecord, held: Held | None) -> None:
         writable(domain)
@@ -215,7 +226,7 @@ class MakeTemplate(BaseOperation):
         record = chains.image_of(domain, self.params.image)
         leaf = chains.leaf_of(record)
         chain = chains.chain_of(record, leaf)
-        chains.usable(domain, chain)
+        chains.usable(domain, record, chain)
         if len(chain) > 1:
             raise HasSnapshots(image=record.id, snapshots=len(chain) - 1)
         metadata = leaf.metadata

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from hsm.domains.base import (
+    Damaged,
     Domain,
     DomainMissing,
     ImageRecord,
@@ -34,6 +35,7 @@ KINDS = MappingProxyType(
     {
         "domainMetadata": (ERROR, "the domain's own metadata cannot be read, or its checksum is wrong"),
         "volumeMetadata": (ERROR, "a volume's metadata cannot be read, or is cut off"),
+        "attributes": (ERROR, "what is kept of an image beside its metadata, tags among it, cannot be read"),
         "dataMissing": (ERROR, "a volume's metadata is there, and its data is not"),
         "header": (ERROR, "a qcow2 volume has no sound qcow2 header"),
         "dataFile": (ERROR, "a qcow2 header refers to a data file elsewhere"),
@@ -47,6 +49,7 @@ KINDS = MappingProxyType(
         "templateMissing": (ERROR, "a clone's link to its template leads nowhere, or to other data"),
         "notTemplate": (ERROR, "an image stands on a volume of another image that is no template"),
         "rawParent": (ERROR, "a raw volume has a parent"),
+        "unfinished": (WARNING, "a change in place has begun and not ended; see Domain.collectGarbage"),
         "illegal": (WARNING, "a volume is marked illegal"),
         "role": (WARNING, "metadata says leaf or internal, and the chain says otherwise"),
         "leaseMissing": (WARNING, "a volume has no lease file"),
@@ -118,19 +121,25 @@ class CheckDomain(BaseOperation):
 def check_image(domain: Domain, record: ImageRecord) -> list[Problem]:
     """Everything about one image that can be seen without reading its data."""
     problems = [
-        problem(
-            "dataMissing" if bad.reason.startswith("its data") else "volumeMetadata",
-            bad.reason,
-            path=bad.path,
-            image=bad.image,
-            volume=bad.volume,
-        )
-        for bad in record.damaged
+        problem(_kind_of(bad), bad.reason, path=bad.path, image=bad.image, volume=bad.volume) for bad in record.damaged
     ]
+    if record.attributes.intent is not None:
+        # Between its steps metadata and data contradict each other, and are told apart by who finishes it.
+        work = chains.work_of(record.attributes.intent)
+        path = f"images/{record.id}"
+        return [*problems, problem("unfinished", f"a {work} has begun", path=path, image=record.id)]
+    if record.attributes.making is not None and not record.published:
+        return problems
     for volume in record.volumes.values():
         problems += _volume(domain, record, volume)
     problems += _chain(record)
     return problems
+
+
+def _kind_of(bad: Damaged) -> str:
+    if bad.volume is None:
+        return "attributes"
+    return "dataMissing" if bad.reason.startswith("its data") else "volumeMetadata"
 
 
 def _chain(record: ImageRecord) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 
 Changes nothing that is published, so it has no commit point and may end anywhere.  What was only begun is judged
 under the domain's lease, in batches of at most half a second; what was unpublished needs its own lease alone.
+Then it finishes what was interrupted: changes in place that have begun, and roles that a crash left wrongly written.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import time
 
 import msgspec
 
-from hsm.domains.base import Domain, Garbage, VolumeRecord
+from hsm.domains.base import Domain, Garbage, ImageRecord, VolumeRecord
+from hsm.operations import intents
 from hsm.operations.base import (
     BaseOperation,
     Context,
@@ -69,33 +71,65 @@ def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
         if not garbage.begun:
             job.check()
             freed += _reclaim(domain, garbage, removed, kept)
-    for image in domain.image_ids():
-        job.check()
-        mend_roles(context, domain, image)
+    finished, unfinished = _settle(context, domain, job)
     if removed:
         log.info("garbage collected", domain=domain.id, items=len(removed), bytes=freed)
         context.events.emit(GarbageCollected(domain=domain.id, items=len(removed)))
-    return GarbageReport(domain=domain.id, removed=sorted(removed), kept=sorted(kept), freed=freed)
+    return GarbageReport(
+        domain=domain.id,
+        removed=sorted(removed),
+        kept=sorted(kept),
+        freed=freed,
+        finished=finished or None,
+        unfinished=unfinished or None,
+    )
 
 
-def mend_roles(context: Context, domain: Domain, image: ImageId) -> None:
+def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], list[ImageId]]:
+    """Finish the changes in place that have begun and not ended: the images where that was done, and where not."""
+    finished: list[ImageId] = []
+    unfinished: list[ImageId] = []
+    for image in domain.image_ids():
+        job.check()
+        record = domain.image(image)
+        if record is None:
+            continue
+        if record.attributes.intent is not None:
+            (finished if intents.try_finish(context, job, domain, image) else unfinished).append(image)
+        elif record.attributes.making is not None and record.published:
+            _forget_making(context, domain, image)
+        else:
+            mend_roles(context, domain, record)
+    return finished, unfinished
+
+
+def _forget_making(context: Context, domain: Domain, image: ImageId) -> None:
+    """An image that was made whole needs no word of that any more."""
+    with domain_lease(context, domain):
+        record = domain.image(image)
+        if record is not None and record.published:
+            domain.set_attributes(image, msgspec.structs.replace(record.attributes, making=None))
+
+
+def mend_roles(context: Context, domain: Domain, seen: ImageRecord) -> None:
     """Write leaf and internal as they are, where a crash between publishing and writing left them otherwise.
 
     Nothing here trusts what is written; oVirt does.
     """
-    if not _misnamed(domain, image):
+    if not _misnamed(seen):
         return
     with domain_lease(context, domain):
-        for volume, role in _misnamed(domain, image):
+        for volume, role in _misnamed(domain.image(seen.id)):
             metadata = msgspec.structs.replace(volume.metadata, role=role)
-            domain.rewrite(image, volume.id, metadata)
-            log.info("role mended", image=image, volume=volume.id, role=role.value)
+            domain.rewrite(seen.id, volume.id, metadata)
+            log.info("role mended", image=seen.id, volume=volume.id, role=role.value)
 
 
-def _misnamed(domain: Domain, image: ImageId) -> list[tuple[VolumeRecord, VolumeRole]]:
+def _misnamed(record: ImageRecord | None) -> list[tuple[VolumeRecord, VolumeRole]]:
     """The volumes of a sound image whose written role is not the derived one."""
-    record = domain.image(image)
-    if record is None or record.damaged or len(record.leaves()) != 1:
+    if record is None or not record.published or record.damaged or record.attributes.intent is not None:
+        return []
+    if len(record.leaves()) != 1:
         return []
     roles = [(volume, record.role(volume)) for volume in record.own]
     return [(volume, role) for volume, role in roles if volume.metadata.role is not role]

@@ -200,7 +200,7 @@ def readable_chain(domain: Domain, record: ImageRecord, volume: VolumeId | None)
     if top is None:
         raise NoSuchVolume(domain=domain.id, volume=volume or VolumeId(record.id))
     chain = chains.chain_of(record, top)
-    chains.usable(domain, chain)
+    chains.usable(domain, record, chain)
     return chain
 
 

@@ -147,8 +147,13 @@ class CreateImage(_Creation):
 
 
 def absent(domain: Domain, image: ImageId) -> None:
-    """There is no such image."""
+    """There is no such image, nor a part of one that a crash left.  Under the domain's lease."""
     record = domain.image(image)
+    if record is not None and not record.published and record.attributes.making is not None:
+        leaf = VolumeId(record.attributes.making.leaf)
+        domain.abandon(image, leaf)
+        if (record := domain.image(image)) is not None:
+            raise ImageInUse(image=image, volume=leaf, holder="whoever is making it")
     if record is not None and record.published:
         raise ImageExists(image=image, reason="somebody made it meanwhile")
 
@@ -180,7 +185,7 @@ class Snapshot(_Creation):
     def decide(self, domain: Domain) -> Plan:
         record = chains.image_of(domain, self.image_id)
         leaf = chains.leaf_of(record)
-        chains.usable(domain, chains.chain_of(record, leaf))
+        chains.usable(domain, record, chains.chain_of(record, leaf))
         if leaf.id != self._leased:
             raise ImageInUse(image=self.image_id, volume=leaf.id, holder="whoever just made a snapshot of it")
         return self.on_top(domain, leaf, self.params.name, None)
@@ -229,7 +234,7 @@ class Clone(_Creation):
         leaf = chains.leaf_of(record)
         if leaf.metadata.role is not VolumeRole.TEMPLATE:
             raise NotTemplate(image=self.params.template)
-        chains.usable(domain, chains.chain_of(record, leaf))
+        chains.usable(domain, record, chains.chain_of(record, leaf))
         return leaf
 
     def decide(self, domain: Domain) -> Plan:

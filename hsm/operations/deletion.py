@@ -47,6 +47,13 @@ def give_back(domain: Domain, left: Garbage) -> None:
         log.warning("left for the collector", path=left.path, error=error)
 
 
+def forget(domain: Domain, record: ImageRecord, volume: VolumeId) -> None:
+    """Before a volume is unpublished: nothing that is kept of its image names it.  Under the domain's lease."""
+    kept = record.attributes.without_volume(volume)
+    if kept != record.attributes:
+        domain.set_attributes(record.id, kept)
+
+
 class DeleteImage(BaseOperation):
     """Image.delete"""
 
@@ -87,6 +94,9 @@ class DeleteImage(BaseOperation):
 
     def _unpublish(self, job: Job, domain: Domain, leased: set[VolumeId]) -> Garbage:
         record = chains.image_of(domain, self.params.image)
+        intent = record.attributes.intent
+        if intent is not None and intent.binds_others:
+            chains.settled(record)
         if late := {volume.id for volume in record.own} - leased:
             raise ImageInUse(image=record.id, volume=late.pop(), holder="whoever just made a snapshot of it")
         if clones := domain.clones(record.id):
@@ -131,6 +141,7 @@ class DeleteVolume(BaseOperation):
                     record, found = self._decide(domain)
                     whole = len(record.own) == 1
                     job.commit()
+                    forget(domain, record, volume)
                     if whole:
                         left = domain.unpublish_image(image, wipe=self.params.wipe)
                     else:
@@ -148,6 +159,7 @@ class DeleteVolume(BaseOperation):
         record, volume = chains.volume_of(domain, self.params.volume, self.params.image)
         if volume.is_linked:
             raise IsTemplate(image=ImageId(volume.metadata.image))
+        chains.settled(record)
         chains.expect_generation(volume, self.params.generation)
         # What cannot be read may stand on this volume, or be all that is left below it.
         chains.intact(record)

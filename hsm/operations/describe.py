@@ -97,7 +97,7 @@ def image_info(
     leaf: VolumeRecord | None
     try:
         leaf = chains.leaf_of(record)
-        for volume in chains.chain_of(record, leaf):
+        for volume in [] if record.attributes.intent else chains.chain_of(record, leaf):
             if reason := chains.wrong_size(volume):
                 raise VolumeDamaged(volume=volume.id, reason=reason)
     except (ImageDamaged, VolumeDamaged) as error:
@@ -124,6 +124,7 @@ def image_info(
         prepared=prepared,
         chain=volume_infos(domain, record, linked=True) if chain else None,
         damage=damage,
+        pending=chains.work_of(record.attributes.intent) if record.attributes.intent else None,
     )
 
 

@@ -20,6 +20,7 @@ from hsm.formats.volume import VolumeMetadata
 from hsm.operations.base import Context, domain_lease
 from hsm.tasks.manager import Job
 from hsm.tools.qemu_img import QemuImg
+from hsm.tools.qemu_io import QemuIo
 from libvdsm.api.errors import NotSupported, VolumeExists
 from libvdsm.api.event import VolumeChanged, VolumeCreated
 from libvdsm.api.types import (
@@ -170,3 +171,7 @@ def empty_data(context: Context, domain: Domain) -> Callable[[Plan, Held], None]
 def qemu_img(context: Context) -> QemuImg:
     storage = context.config.storage
     return QemuImg(context.runner, deadline=storage.tool_deadline, quick=storage.quick_deadline)
+
+
+def qemu_io(context: Context) -> QemuIo:
+    return QemuIo(context.runner, deadline=context.config.storage.tool_deadline)

@@ -37,7 +37,7 @@ def prepare(context: Context, domain_id: DomainId, image: ImageId, *, read_only:
         stack.callback(held.release)
         record = chains.image_of(domain, image)
         leaf = chains.leaf_of(record)
-        chains.usable(domain, chains.chain_of(record, leaf))
+        chains.usable(domain, record, chains.chain_of(record, leaf))
         try:
             keeper = context.keepers.start(domain_id, image, leaf.id, held, read_only=read_only)
         except KeeperFailed as error:

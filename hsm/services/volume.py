@@ -100,10 +100,17 @@ class VolumeService(Service, Volume):
         capacity: int,
         image: ImageId | None = None,
         generation: int | None = None,
+        shrink: bool = False,
     ) -> TaskInfo[VolumeInfo]:
         home = self._existing(domain, volume, image)
         return self.submit(
-            "Volume.resize", domain=domain, volume=volume, capacity=capacity, image=home, generation=generation
+            "Volume.resize",
+            domain=domain,
+            volume=volume,
+            capacity=capacity,
+            image=home,
+            generation=generation,
+            shrink=shrink,
         )
 
     def set_description(

@@ -111,6 +111,12 @@ class Job:
             self.check()
             self._task.committed = True
 
+    @contextmanager
+    def trying(self, locks: Locks) -> Iterator[bool]:
+        """Hold more locks than were declared, if they are free and nobody waits for them; it is never waited for."""
+        with self._manager.trying(locks) as taken:
+            yield taken
+
     def progress(self, step: str, done: int = 0, total: int = 0) -> None:
         """Say how far it is, in bytes."""
         percent = round(min(100.0, done * 100 / total), 1) if total else 0.0
@@ -260,6 +266,17 @@ class TaskManager:
             yield
         finally:
             self._give_back(locks)
+
+    @contextmanager
+    def trying(self, locks: Locks) -> Iterator[bool]:
+        """Hold locks if they are free and nobody in the queue wants them."""
+        with self.changed:
+            taken = self._locks.take(locks, (entry.locks for entry in self._queue))
+        try:
+            yield taken
+        finally:
+            if taken:
+                self._give_back(locks)
 
     def counts(self) -> tuple[int, int]:
         """(waiting, at work)."""

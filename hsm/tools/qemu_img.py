@@ -93,9 +93,9 @@ class QemuImg:
         argv = [_PROGRAM, "create", "-q", "-f", "qcow2", "-o", "preallocation=falloc", path, str(capacity)]
         self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
 
-    def resize(self, path: str, capacity: int, *, descriptors: Sequence[int]) -> None:
-        """Grow a qcow2 file."""
-        argv = [_PROGRAM, "resize", "-q", "-f", "qcow2", path, str(capacity)]
+    def resize(self, path: str, capacity: int, *, descriptors: Sequence[int], shrink: bool = False) -> None:
+        """Grow a qcow2 file, or make it smaller."""
+        argv = [_PROGRAM, "resize", "-q", "-f", "qcow2", *(["--shrink"] if shrink else []), path, str(capacity)]
         self._runner.run(argv, deadline=self._quick, descriptors=descriptors, complaints=False)
 
     def measure(self, source: Source, target_format: str) -> Sizes:

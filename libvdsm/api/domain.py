@@ -121,6 +121,13 @@ class GarbageReport(Info, frozen=True, kw_only=True):
     removed: Annotated[list[Text], Meta(description="files and folders removed, relative to the domain")]
     kept: Annotated[list[Text], Meta(description="looks like garbage, but somebody holds its lease, or it is not ours")]
     freed: Annotated[Bytes, Meta(description="space given back")]
+    finished: (
+        Annotated[list[ImageId], Meta(description="images with an interrupted change that was finished now")] | None
+    ) = None
+    unfinished: (
+        Annotated[list[ImageId], Meta(description="images with a change in place that goes on, or cannot be finished")]
+        | None
+    ) = None
 
 
 class DomainDump(Info, frozen=True, kw_only=True):

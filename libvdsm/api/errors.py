@@ -223,6 +223,19 @@ class ImageExists(ApiError):
 
 
 @dataclass(eq=False)
+class ImageUnfinished(ApiError):
+    """A change in place of this image has begun and not ended: it was interrupted, or goes on."""
+
+    code = 317
+    template = (
+        "Image {image} has an unfinished {work}. Wait for its task; if there is none, ask for the same again, "
+        "or have Domain.collectGarbage finish it."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    work: Annotated[Word, Meta(description="what has begun")]
+
+
+@dataclass(eq=False)
 class ImageInUse(ApiError):
     """Somebody holds a lease of a volume of this image."""
 

@@ -21,6 +21,7 @@ from libvdsm.api.errors import (
     ImageDamaged,
     ImageExists,
     ImageInUse,
+    ImageUnfinished,
     Interrupted,
     IsTemplate,
     NoSpace,
@@ -100,7 +101,7 @@ _Wipe = Annotated[bool, Meta(description="overwrite the data with zeros before i
 
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
 _STORAGE = (*_READING, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
-_CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageDamaged, VolumeIllegal, VolumeDamaged)
+_CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged)
 _CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
 
 
@@ -154,6 +155,7 @@ class Image(ABC):
         errors=(
             *_CREATING,
             NoSuchImage,
+            ImageUnfinished,
             NotSupported,
             NotTemplate,
             CannotShrink,
@@ -324,6 +326,7 @@ class Image(ABC):
             NoSpace,
             NoSuchImage,
             ImageInUse,
+            ImageUnfinished,
             ImageDamaged,
             VolumeIllegal,
             VolumeDamaged,

@@ -210,6 +210,10 @@ class ImageInfo(Info, frozen=True, kw_only=True):
         | None
     ) = None
     damage: Annotated[Text, Meta(description="why it cannot be used, if so")] | None = None
+    pending: (
+        Annotated[Word, Meta(description="a change in place that has begun and not ended; until then it is not used")]
+        | None
+    ) = None
 
 
 class TaskState(OpenEnum):

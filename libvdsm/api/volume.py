@@ -18,6 +18,7 @@ from libvdsm.api.errors import (
     ImageDamaged,
     ImageExists,
     ImageInUse,
+    ImageUnfinished,
     Interrupted,
     IsTemplate,
     NoSpace,
@@ -83,6 +84,7 @@ _CHANGING = (
     NoSuchImage,
     NoSuchVolume,
     ImageInUse,
+    ImageUnfinished,
     ImageDamaged,
     VolumeDamaged,
     GenerationMismatch,
@@ -103,6 +105,7 @@ class Volume(ABC):
             ImageExists,
             VolumeExists,
             ImageInUse,
+            ImageUnfinished,
             ImageDamaged,
             VolumeDamaged,
             VolumeIllegal,
@@ -182,11 +185,15 @@ class Volume(ABC):
         ],
         image: _Image | None = None,
         generation: Generation | None = None,
+        shrink: Annotated[
+            bool, Meta(description="it may become smaller: what lies beyond the new end is lost")
+        ] = False,
     ) -> TaskInfo[VolumeInfo]:
-        """Make a leaf larger.  The image must not be in use.
+        """Make a leaf larger, or with `shrink` smaller.  The image must not be in use.
 
-        The data grows first, then the metadata says so; a resize that the service did not survive is finished when it
-        starts again.
+        A volume that grows has its data grown first, then its metadata say so.  One that shrinks is marked first, and
+        from then on the change is finished, not taken back.  A resize that the service did not survive is finished
+        when it starts again.
         """
 
     @verb(since="1.0", right=Right.OPERATE, errors=_CHANGING, positional=("volume", "description"))

@@ -274,6 +274,19 @@ OPERATIONS = [
         halfway=DISK,
         leaks=True,
     ),
+    *(
+        Operation(
+            f"{name} volume shrunk",
+            "Volume.resize",
+            lambda w, name=name: w.client.volume.resize(  # type: ignore[misc]
+                domain=MAIN, volume=volume(name), capacity=4 * MIB, shrink=True
+            ),
+            proofs.changed(*(f"{image}/{volume(name)} {what}" for what in ("metadata", "told", "data"))),
+            halfway=image,
+            leaks=name == "disk",
+        )
+        for name, image in (("raw", RAW), ("disk", DISK))
+    ),
     Operation(
         "volume described",
         "Volume.setDescription",

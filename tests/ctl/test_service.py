@@ -287,7 +287,7 @@ def test_the_service_tells_of_itself(ctl: Ctl) -> None:
     assert re.search(r"^Uptime: ", ctl.ok("host", "stats"), re.M)
     assert re.search(r"^tasks\.workers +8 ", ctl.ok("config", "get", "tasks"), re.M)
     assert "administer" in ctl.ok("session", "info")
-    assert ctl.json("host", "capabilities")["api"] == "1.0"
+    assert ctl.json("host", "capabilities")["api"] == "1.1"
 
 
 def test_events_are_polled_and_listened_to(ctl: Ctl, shared_daemon: Daemon, name: str) -> None:

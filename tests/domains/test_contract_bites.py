@@ -15,6 +15,7 @@ BROKEN = """
 import uuid
 from contextlib import contextmanager
 import pytest
+from hsm.contract.attributes import AttributesContract
 from hsm.contract.garbage import GarbageContract
 from hsm.contract.leases import LeaseContract
 from hsm.contract.templates import TemplateContract
@@ -65,6 +66,12 @@ class TestACollectorThatKeepsEverything(Made, GarbageContract):
 
 class TestClonesThatAreNotCounted(Made, TemplateContract):
     driver = driver(clones=lambda self, image: 0)
+
+class TestAttributesThatNobodyKeeps(Made, AttributesContract):
+    driver = driver(set_attributes=lambda self, image, attributes: None)
+
+class TestDataThatIsNotCut(Made, AttributesContract):
+    driver = driver(shrink_data=lambda self, image, volume, length: None)
 
 class TestADomainThatForgets(Made, WholeContract):
     driver = driver(set_metadata=lambda self, metadata: None)

@@ -285,6 +285,27 @@ def a_raw_volume_with_a_parent(world: World) -> Planted:
     return _volume(world.raw, None, "parentMissing")
 
 
+@plants("attributes")
+def attributes_that_are_cut_off(world: World) -> Planted:
+    (world.scene.folder(world.raw) / f"{world.raw.id}.hsm").write_text('{"version":1,"ima')
+    return Planted(image=world.raw.id, path=f"images/{world.raw.id}/{world.raw.id}.hsm", unusable=world.raw)
+
+
+@plants("attributes")
+def attributes_that_a_newer_service_wrote(world: World) -> Planted:
+    text = f'{{"version":2,"image":"{world.raw.id}","colour":"blue"}}'
+    (world.scene.folder(world.raw) / f"{world.raw.id}.hsm").write_text(text)
+    return Planted(image=world.raw.id, path=f"images/{world.raw.id}/{world.raw.id}.hsm", unusable=world.raw)
+
+
+@plants("unfinished")
+def a_shrinking_that_was_interrupted(world: World) -> Planted:
+    intent = f'{{"kind":"shrink","volume":"{world.raw.leaf}","capacity":512}}'
+    text = f'{{"version":1,"image":"{world.raw.id}","intent":{intent}}}'
+    (world.scene.folder(world.raw) / f"{world.raw.id}.hsm").write_text(text)
+    return Planted(image=world.raw.id, path=f"images/{world.raw.id}")
+
+
 @plants("illegal")
 def a_volume_that_is_marked(world: World) -> Planted:
     world.scene.edit(world.chain, world.middle, LEGALITY="ILLEGAL")

@@ -33,7 +33,7 @@ def test_capabilities_tell_versions_verbs_drivers_and_tools(scene: Scene) -> Non
     assert found.drivers == [
         DriverInfo(
             type="local",
-            driver_api="1.0",
+            driver_api="1.1",
             shared=False,
             block=False,
             preallocation=True,

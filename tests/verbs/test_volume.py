@@ -276,6 +276,46 @@ def test_a_grown_overlay_reads_zeros_beyond_its_parent(scene: Scene) -> None:
     qemu.check(scene.data(image))
 
 
+@pytest.mark.parametrize("format_", [VolumeFormat.RAW, VolumeFormat.QCOW2])
+def test_resize_makes_a_leaf_smaller_when_asked_in_so_many_words(scene: Scene, format_: VolumeFormat) -> None:
+    image = scene.image(3 * MIB, format=format_)
+    qemu.write(scene.data(image), format_.value, 0x11, 0, 3 * MIB)
+    raised(CannotShrink, lambda: resize(scene, image, MIB))
+    cut = resize(scene, image, MIB, shrink=True)
+    assert (cut.capacity, cut.generation) == (MIB, 1)
+    assert qemu.content(scene.data(image), format_.value) == b"\x11" * MIB
+    assert scene.look(image).pending is None
+    before = fingerprint(scene.root)
+    assert resize(scene, image, MIB, shrink=True) == cut, "it is so already"
+    assert fingerprint(scene.root) == before
+    assert resize(scene, image, 2 * MIB, shrink=True).capacity == 2 * MIB, "it may grow all the same"
+    assert qemu.content(scene.data(image), format_.value) == (b"\x11" * MIB).ljust(2 * MIB, b"\0")
+
+
+def test_an_overlay_becomes_smaller_than_what_it_stands_on(scene: Scene) -> None:
+    image = scene.raw(2 * MIB)
+    qemu.write(scene.data(image), "raw", 0x11, 0, 2 * MIB)
+    image = scene.snapshot(image)
+    resize(scene, image, MIB, shrink=True)
+    assert qemu.content(scene.data(image), "qcow2") == b"\x11" * MIB
+    resize(scene, image, 2 * MIB)
+    assert qemu.content(scene.data(image), "qcow2") == (b"\x11" * MIB).ljust(2 * MIB, b"\0"), "what was cut is gone"
+
+
+def test_shrinking_refuses_what_growing_refuses(scene: Scene) -> None:
+    image, template = scene.image(2 * MIB), scene.template(2 * MIB)
+    raised(IsTemplate, lambda: resize(scene, template, MIB, shrink=True))
+    raised(GenerationMismatch, lambda: resize(scene, image, MIB, shrink=True, generation=5))
+    scene.client.image.prepare(domain=scene.domain, image=image.id)
+    raised(ImageInUse, lambda: resize(scene, image, MIB, shrink=True))
+    scene.client.image.teardown(domain=scene.domain, image=image.id)
+    upper = scene.snapshot(image)
+    before = fingerprint(scene.root)
+    raised(VolumeHasChildren, lambda: resize(scene, image, MIB, shrink=True))
+    assert fingerprint(scene.root) == before
+    assert scene.look(upper).pending is None
+
+
 VERB = "Volume.resize"
 
 

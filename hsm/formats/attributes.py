@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What we keep of an image and the metadata of oVirt's V5 format have no field for: one small JSON document.
+
+Tags, a change in place that has begun, and an image that is still in the making.  Other programs that know the format
+ignore it.  It fits beside the 512 bytes of metadata in a slot of 8 KiB, which is its place on block domains.  A
+document that a newer service wrote is not understood, and so its image is left alone.  See
+``docs/decisions/0015-attributes.md``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import UUID
+
+import msgspec
+
+_VERSION = 1
+LIMIT = 7168
+"""Bytes that a document has at most."""
+
+
+class BadAttributes(Exception):
+    """The document cannot be read, or not by this version."""
+
+
+class AttributesTooLong(Exception):
+    """All of it does not fit the place."""
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """A change in place that has begun, with all that is needed to finish it.
+
+    While an image has one nobody uses the image; whoever gets its leases may finish the change.
+    """
+
+    binds_others: ClassVar[bool] = False
+    """Something beyond this image depends on its end: until then the image cannot even be deleted."""
+
+
+class Shrink(Intent, frozen=True, kw_only=True, tag="shrink"):
+    """A volume becomes smaller: to ``capacity`` bytes."""
+
+    volume: UUID
+    capacity: int
+
+
+class Move(Intent, frozen=True, kw_only=True, tag="move"):
+    """The image goes to another domain: once it is published there, it is unpublished here."""
+
+    binds_others: ClassVar[bool] = True
+    to: UUID
+
+
+AnyIntent = Shrink | Move
+
+
+class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The image is made of several volumes, and is not there before its leaf is."""
+
+    leaf: UUID
+
+
+class VolumeAttributes(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel"
+):
+    """Of one volume.  ``expires``: of what arrives in parts, when it is garbage; seconds since the epoch."""
+
+    tags: tuple[str, ...] = ()
+    expires: float | None = None
+
+
+class Attributes(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel"
+):
+    """Of one image; empty for most."""
+
+    tags: tuple[str, ...] = ()
+    volumes: dict[UUID, VolumeAttributes] = {}
+    making: Making | None = None
+    intent: AnyIntent | None = None
+
+    def without_volume(self, volume: UUID) -> Attributes:
+        """When a volume goes.  An image that it was the last part of was made long ago."""
+        left = {id_: kept for id_, kept in self.volumes.items() if id_ != volume}
+        making = self.making if self.making and self.making.leaf != volume else None
+        return msgspec.structs.replace(self, volumes=left, making=making)
+
+
+NONE = Attributes()
+
+
+class _Document(Attributes, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel"):
+    version: int
+    image: UUID
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: int
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+_version = msgspec.json.Decoder(_Version).decode
+
+
+def parse(data: bytes, image: UUID) -> Attributes:
+    """The attributes of this image from its document."""
+    try:
+        found = _version(data).version
+        if found > _VERSION:
+            msg = f"its attributes were written by a newer version (layout {found})"
+            raise BadAttributes(msg)
+        document = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"its attributes cannot be read: {error}"
+        raise BadAttributes(msg) from None
+    if document.image != image:
+        msg = f"its attributes are image {document.image}'s"
+        raise BadAttributes(msg)
+    return Attributes(**{name: getattr(document, name) for name in Attributes.__struct_fields__})
+
+
+def write(attributes: Attributes, image: UUID) -> bytes:
+    """The document of this image."""
+    fields = {name: getattr(attributes, name) for name in Attributes.__struct_fields__}
+    data = msgspec.json.encode(_Document(version=_VERSION, image=image, **fields)) + b"\n"
+    if len(data) > LIMIT:
+        msg = f"tags and the like take {len(data)} bytes, and {LIMIT} are the limit"
+        raise AttributesTooLong(msg)
+    return data
