@@ -18,6 +18,8 @@ from hsm.domains.base import Held, LeaseBusy
 from libvdsm.api.types import VolumeId
 
 _POLL = 0.05
+_MOMENT = 0.002
+_TRIES = 10
 
 
 class HeldFlocks(Held):
@@ -52,6 +54,7 @@ def acquire(wanted: Sequence[tuple[VolumeId, str, bool]]) -> HeldFlocks:
 
 def _lock(volume: VolumeId | None, path: str, *, shared: bool) -> int:
     """Lock one file.  The file is looked at again after locking: it may have been deleted in between."""
+    tries = _TRIES
     while True:
         # A volume that another program made may lack its lease file; it is made here.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
@@ -60,9 +63,15 @@ def _lock(volume: VolumeId | None, path: str, *, shared: bool) -> int:
             if _is_same(descriptor, path):
                 return descriptor
         except BlockingIOError:
-            holder = holder_of(os.fstat(descriptor).st_ino)
+            inode = os.fstat(descriptor).st_ino
             os.close(descriptor)
-            raise LeaseBusy(volume, holder) from None
+            tries -= 1
+            if tries and _locker(inode) in (None, str(os.getpid())):
+                # Nobody's by now; or ours, and perhaps let go of: a program that is being started has a copy for a
+                # moment, until it is that program.
+                time.sleep(_MOMENT)
+                continue
+            raise LeaseBusy(volume, holder_of(inode)) from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -97,11 +106,17 @@ def holder_of(inode: int) -> str:
     ``/proc/locks`` names the process that took the lock; after it handed the descriptor on and died, only that fact
     is known.
     """
+    pid = _locker(inode)
+    return _process(pid) if pid is not None else "another process"
+
+
+def _locker(inode: int) -> str | None:
+    """The process that took a lock on a file."""
     for line in Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines():
         parts = line.split()
         if "FLOCK" in parts and parts[-3].rpartition(":")[2] == str(inode):
-            return _process(parts[-4])
-    return "another process"
+            return parts[-4]
+    return None
 
 
 def _process(pid: str) -> str:

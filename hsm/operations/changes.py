@@ -91,6 +91,8 @@ class _Change(BaseOperation):
         domain = self.domain()
         with storage_errors(self.context, domain.id, self.params.image), ExitStack() as leases:
             record, volume = self.find(domain)
+            # What can never be is not waited for, and tells why before who.
+            self.changed(record, volume)
             held = None
             if wanted := self.leases(record, volume):
                 held = domain.acquire(wanted)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from hsm.domains.base import Wanted
 from hsm.keeper import KeeperFailed
 from hsm.operations import chains, describe
-from hsm.operations.base import Context, storage_errors
+from hsm.operations.base import Context, storage_errors, writable
 from libvdsm.api.errors import AlreadyPrepared, IsTemplate, StorageFailed
 from libvdsm.api.event import ImagePrepared, ImageTornDown
 from libvdsm.api.types import DomainId, ImageId, PreparedInfo, VolumeRole
@@ -31,6 +31,8 @@ def prepare(context: Context, domain_id: DomainId, image: ImageId, *, read_only:
             return describe.prepared_info(domain, keeper, leaf.metadata.format)
         if leaf.metadata.role is VolumeRole.TEMPLATE and not read_only:
             raise IsTemplate(image=image)
+        if not read_only:
+            writable(domain)
         chain = chains.chain_of(record, leaf)
         wanted = [Wanted(volume.id, image, shared=read_only or volume is not leaf) for volume in chain]
         held = domain.acquire(wanted)

@@ -323,6 +323,7 @@ class Image(ABC):
         right=Right.OPERATE,
         errors=(
             *_READING,
+            DomainReadOnly,
             NoSpace,
             NoSuchImage,
             ImageInUse,

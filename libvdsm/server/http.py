@@ -2,13 +2,14 @@
 """XML-RPC over HTTP/1.1 with keep-alive, on the standard library's request handler.
 
 Only ``POST /RPC2`` with ``text/xml``: a web page can make a browser send other types to a loopback port, and this one
-only after asking, which nobody here answers.
+only after asking, which nobody here answers.  Over TCP the ``Host`` has to be a name of the loopback address.
 """
 
 from __future__ import annotations
 
 import http.client
 import http.server
+import re
 import socket
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,8 @@ from libvdsm.server.listener import Limits
 
 log = Log("libvdsm.http")
 
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_PORT = re.compile(r":[0-9]*\Z")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -91,6 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """The length of the body, or None after the request was refused."""
         if self.path not in ("/RPC2", "/"):
             self._refuse(HTTPStatus.NOT_FOUND)
+        elif not self._meant(fields):
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
         elif fields.get("content-type", [""])[0].partition(";")[0].strip().lower() != "text/xml":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         elif (length := self._declared_length(fields)) is None:
@@ -100,6 +105,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             return length
         return None
+
+    def _meant(self, fields: dict[str, list[str]]) -> bool:
+        """Whether the client knows whom it calls: a web page's own name may be made to lead to the loopback address."""
+        if self._connection.wire != "http":
+            return True
+        match fields.get("host", []):
+            case [text]:
+                return _PORT.sub("", text.strip().lower()) in _LOOPBACK
+        return False
 
     def _declared_length(self, fields: dict[str, list[str]]) -> int | None:
         """What the head says, if it says it once and in the one way that we read."""

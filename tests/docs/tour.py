@@ -158,7 +158,7 @@ def difference(step: Step, answer: Answer, home: Path) -> str | None:
 def _same(line: str, home: Path) -> str:
     """A line with what differs from run to run taken out."""
     line = line.replace(str(home), "~")
-    line = re.sub(rf"\b{re.escape(getpass.getuser())}\b", "alice", line)
+    line = re.sub(rf"\b{re.escape(getpass.getuser())}\b", "admin", line)
     for pattern, word in _CHANGING:
         line = pattern.sub(word, line)
     return line.strip()

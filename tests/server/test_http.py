@@ -196,3 +196,21 @@ def test_afterwards_the_service_is_well(served: Served, post: Post) -> None:
 def test_the_request_id_of_a_header_goes_into_the_log(served: Served, post: Post) -> None:
     post.call("Host.ping", Request_Id="over-http-17")
     assert "[over-http-17] libvdsm.dispatch: call verb=Host.ping user=anonymous@127.0.0.1 wire=http" in served.log
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:54330", "127.0.0.1", "127.0.0.1:8080", "[::1]:54330"])
+def test_a_name_of_the_loopback_address_is_answered(served: Served, host: str) -> None:
+    assert exchange(served, post_bytes().replace(b"localhost", host.encode(), 1)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("host", ["example.com", "localhost.example.com", "127.0.0.1.example.com:54330", "", "[::1"])
+def test_a_foreign_name_that_leads_here_is_not_answered(served: Served, host: str) -> None:
+    """A web page can have its own name lead to the loopback address, and then read what is answered."""
+    answer = exchange(served, post_bytes().replace(b"localhost", host.encode(), 1))
+    assert answer.startswith(b"HTTP/1.1 421 ")
+    assert b"methodResponse" not in answer
+
+
+def test_a_request_with_no_host_or_two_is_not_answered(served: Served) -> None:
+    for line in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        assert exchange(served, post_bytes().replace(b"Host: localhost\r\n", line, 1)).startswith(b"HTTP/1.1 421 ")

@@ -331,6 +331,9 @@ def test_resize_refuses(scene: Scene) -> None:
     raised(NoSuchImage, lambda: resize(scene, image, GIB, image=ImageId(UNKNOWN)))
     assert raised(IsTemplate, lambda: resize(scene, template, GIB)).image == template.id
     assert raised(IsTemplate, lambda: resize(scene, template, GIB, image=clone.id)).image == template.id
+    scene.client.image.prepare(domain=scene.domain, image=clone.id)
+    assert raised(IsTemplate, lambda: resize(scene, template, GIB)).image == template.id
+    scene.client.image.teardown(domain=scene.domain, image=clone.id)
     error = raised(GenerationMismatch, lambda: resize(scene, image, GIB, generation=5))
     assert (error.volume, error.expected, error.found) == (image.leaf, 5, 0)
     scene.client.image.prepare(domain=scene.domain, image=image.id)
