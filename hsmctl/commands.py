@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hsmctl.values import Kind, kind_of
+from hsmctl.values import Kind, element, kind_of
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.declare import Parameter, Right, Verb
 
@@ -44,6 +44,8 @@ class Argument:
     positional: bool
     required: bool
     option: str
+    many: bool = False
+    """Several may be given."""
 
     @property
     def dest(self) -> str:
@@ -59,7 +61,8 @@ class Argument:
         named = self.kind in (Kind.TEXT, Kind.IMAGE) or self.positional
         if self.kind in (Kind.FILE, Kind.SIZE) or not named:
             return self.kind.value
-        return self.parameter.name.rstrip("_").upper().replace("_", "-")
+        name = self.parameter.name.rstrip("_").upper().replace("_", "-")
+        return name.removesuffix("S") if self.many else name
 
 
 def kebab(name: str) -> str:
@@ -113,7 +116,7 @@ def _argument(verb: Verb, parameter: Parameter, positional: bool) -> Argument:
     required = parameter.required or kind is Kind.FILE
     if kind is Kind.DOMAIN and not (positional and _names_its_domain(verb)):
         required = False
-    return Argument(parameter, kind, positional, required, option)
+    return Argument(parameter, kind, positional, required, option, element(parameter) is not None)
 
 
 def _names_its_domain(verb: Verb) -> bool:

@@ -182,7 +182,8 @@ def _usage(prog: str, verb: Verb) -> str:
     words = [prog]
     for argument in commands.arguments(verb):
         if argument.positional:
-            words.append(argument.metavar if argument.required else f"[{argument.metavar}]")
+            word = f"{argument.metavar}..." if argument.many else argument.metavar
+            words.append(word if argument.required else f"[{word}]")
         elif argument.required:
             words.append(f"{argument.option} {argument.metavar}")
     return " ".join([*words, "[OPTIONS]"])
@@ -219,7 +220,7 @@ def _add_positional(group: argparse._ArgumentGroup, verb: Verb, argument: Argume
     action = group.add_argument(
         argument.dest,
         metavar=argument.metavar,
-        nargs=None if argument.required else "?",
+        nargs=_count(argument),
         type=_reader(argument),
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=_help(verb, argument),
@@ -238,11 +239,19 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
         dest=argument.dest,
         metavar=None if argument.kind is Kind.CHOICE else argument.metavar,
         required=argument.required,
+        nargs="+" if argument.many else None,
+        action="extend" if argument.many else "store",
         type=_reader(argument),
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=help_,
     )
     _complete(action, _completer(argument))
+
+
+def _count(argument: Argument) -> str | None:
+    if argument.many:
+        return "+" if argument.required else "*"
+    return None if argument.required else "?"
 
 
 def _reader(argument: Argument) -> Callable[[str], Any]:

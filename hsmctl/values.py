@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 import time
+import typing
 import uuid
 from typing import Any
 
@@ -45,8 +47,17 @@ _PLAIN = {bool: Kind.FLAG, int: Kind.WHOLE, float: Kind.NUMBER, str: Kind.TEXT}
 _UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS}
 
 
+def element(parameter: Parameter) -> Parameter | None:
+    """Of a parameter that is a list, one of its members as if it were a parameter; else None."""
+    type_ = bare(parameter.type)
+    if typing.get_origin(type_) is not list:
+        return None
+    return dataclasses.replace(parameter, type=typing.get_args(type_)[0])
+
+
 def kind_of(verb: Verb, parameter: Parameter) -> Kind:
-    """How a parameter is typed; ``TypeError`` for a type that no command line has met yet."""
+    """How a parameter, or each member of it, is typed; ``TypeError`` for a type that no command line has met yet."""
+    parameter = element(parameter) or parameter
     if parameter.extra.get("descriptor"):
         return Kind.FILE
     type_ = bare(parameter.type)
@@ -64,12 +75,14 @@ def kind_of(verb: Verb, parameter: Parameter) -> Kind:
 
 def _is_new(verb: Verb, parameter: Parameter) -> bool:
     # A verb that makes a volume can find that its id is taken; one that only uses a volume cannot.
-    return parameter.name == "id" or (parameter.name == "volume" and VolumeExists in verb.declaration.errors)
+    makes = VolumeExists in verb.declaration.errors
+    return parameter.name == "id" or (parameter.name in ("volume", "volumes") and makes)
 
 
 def choices(parameter: Parameter) -> list[str]:
     """The values of an enumeration, without the one that only old clients see."""
-    return [member.value for member in bare(parameter.type) if member.name != "UNKNOWN"]
+    type_ = bare((element(parameter) or parameter).type)
+    return [member.value for member in type_ if member.name != "UNKNOWN"]
 
 
 def read(kind: Kind, parameter: Parameter, text: str) -> Any:
@@ -99,7 +112,7 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
         msg = f"{text!r} is not an id; write a UUID, such as {uuid.uuid4()}"
         raise ValueError(msg)
     try:
-        return msgspec.convert(value, parameter.type)
+        return msgspec.convert(value, (element(parameter) or parameter).type)
     except msgspec.ValidationError as error:
         raise ValueError(_plain_words(str(error), kind)) from None
 
