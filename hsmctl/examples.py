@@ -54,6 +54,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image create db01 --size 200G --format raw --allocation preallocated"),
         Example('hsmctl image create web02 --size 1.5T --domain fast --description "shop, since May"'),
     ),
+    "Image.snapshotMany": (Example("hsmctl image snapshot-many web01 db01 --name before-upgrade"),),
+    "Image.deleteMany": (Example("hsmctl image delete-many web01 web02"),),
     "Image.snapshot": (Example("hsmctl image snapshot web01 before-upgrade"),),
     "Image.clone": (
         Example("hsmctl image clone debian12 web03"),

@@ -51,7 +51,33 @@ class Move(Intent, frozen=True, kw_only=True, tag="move"):
     to: UUID
 
 
-AnyIntent = Shrink | Move
+class SnapshotMany(Intent, frozen=True, kw_only=True, tag="snapshotMany"):
+    """Images are frozen together: ``volumes`` are their new layers, in the same order.  Lies with the first of them."""
+
+    binds_others: ClassVar[bool] = True
+    group: UUID
+    images: tuple[UUID, ...]
+    volumes: tuple[UUID, ...]
+    name: str | None = None
+
+
+class DeleteMany(Intent, frozen=True, kw_only=True, tag="deleteMany"):
+    """Images go together.  Lies with the first of them."""
+
+    binds_others: ClassVar[bool] = True
+    group: UUID
+    images: tuple[UUID, ...]
+    wipe: bool
+
+
+class Member(Intent, frozen=True, kw_only=True, tag="member"):
+    """What becomes of this image is said by its leader's intent, if that is of this group; else nothing has begun."""
+
+    leader: UUID
+    group: UUID
+
+
+AnyIntent = Shrink | Move | SnapshotMany | DeleteMany | Member
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

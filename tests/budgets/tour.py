@@ -116,6 +116,10 @@ class Tour:
         self.task("Image.delete:again", lambda: verbs.delete(domain=domain, image=image))
         doomed = self.image().id
         self.task("Image.delete:wipe", lambda: verbs.delete(domain=domain, image=doomed, wipe=True))
+        group = [self.image().id, self.image().id]
+        self.task("Image.snapshotMany", lambda: verbs.snapshot_many(domain=domain, images=group))
+        pair = [self.image().id, self.image().id]
+        self.task("Image.deleteMany", lambda: verbs.delete_many(domain=domain, images=pair))
 
     def data(self) -> None:
         """Verbs that move data, or share it."""
