@@ -22,6 +22,7 @@ from hsmctl.values import parse_id
 from libvdsm.api import Api
 from libvdsm.api.domain import DomainInfo
 from libvdsm.api.types import DomainId, ImageId, ImageInfo, TaskId, TaskInfo, VolumeId, VolumeInfo, VolumeRole
+from libvdsm.declare import ApiError
 
 ENVIRONMENT = "HSM_DOMAIN"
 _SHORTEST = 4
@@ -143,6 +144,13 @@ class Names:
     def domain_names(self) -> dict[UUID, str]:
         """Of all domains, for tables; an id where a domain has no name."""
         return {domain.id: domain.name or str(domain.id) for domain in self._domains}
+
+    def image_names(self, domain: DomainId) -> dict[UUID, str]:
+        """Of the images on a domain, for tables; none, where it cannot be asked."""
+        try:
+            return {image.id: image.name for image in self._images(domain) if image.name}
+        except ApiError:
+            return {}
 
     def task_candidates(self) -> list[Candidate]:
         return [Candidate(task.id, None, f"{task.verb}, {task.state.value}") for task in self._tasks]
