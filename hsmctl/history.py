@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit log as a table.
 
-What it tells of may be gone, and its name with it: then a record of the same page that gave the name says it.
+What it tells of may be gone, and its name with it: then the record of the call that made it says the name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from hsmctl.fields import state
+from hsmctl.names import NAMING
 from hsmctl.output import Cell, Pieces, Table, View
 from hsmctl.shown import Shown
 from hsmctl.tables import command, ids
 from hsmctl.values import show_time
 from libvdsm.api.audit import AuditPage, AuditRecord
 
-_NAMING = frozenset({"Image.create", "Image.clone", "Image.import", "Image.makeTemplate"})
-"""The verbs whose ``name`` is their image's."""
+_LOOKED_UP = 10
+"""Images that are gone, and are looked up in the whole log: each takes some milliseconds."""
 
 
 def history(page: AuditPage, shown: Shown) -> View:
@@ -48,13 +49,17 @@ def _names(page: AuditPage, shown: Shown, domains: dict[UUID, str]) -> dict[UUID
     names: dict[UUID, str] = {}
     for record in page.items:
         name = record.params.get("name")
-        if record.verb in _NAMING and record.image and name:
+        if record.verb in NAMING and record.image and name:
             names.setdefault(record.image, str(name))
         elif record.verb == "Domain.create" and record.domain and name:
             names.setdefault(record.domain, str(name))
     for domain in {record.domain for record in page.items if record.image}:
         if domain is not None and domain in domains:
             names |= shown.names.image_names(domain)
+    gone = list(dict.fromkeys(record.image for record in page.items if record.image and record.image not in names))
+    for image in gone[:_LOOKED_UP]:
+        if name := shown.names.former_image_name(image):
+            names[image] = name
     return names | domains
 
 

@@ -25,6 +25,8 @@ from libvdsm.api.types import DomainId, ImageId, ImageInfo, TaskId, TaskInfo, Vo
 from libvdsm.declare import ApiError
 
 ENVIRONMENT = "HSM_DOMAIN"
+NAMING = ("Image.create", "Image.clone", "Image.import", "Image.makeTemplate")
+"""The verbs whose ``name`` is that of the image that they make."""
 _SHORTEST = 4
 """Characters of an id that are taken for its beginning: with fewer, a mistyped name would hit too easily."""
 _SHOWN = 8
@@ -151,6 +153,14 @@ class Names:
             return {image.id: image.name for image in self._images(domain) if image.name}
         except ApiError:
             return {}
+
+    def former_image_name(self, image: ImageId) -> str | None:
+        """Of an image that is gone: what the call that made it said."""
+        for verb in NAMING:
+            made = self._api.audit.list(image=image, verb=verb, limit=1).items
+            if made and "name" in made[0].params:
+                return str(made[0].params["name"])
+        return None
 
     def task_candidates(self) -> list[Candidate]:
         return [Candidate(task.id, None, f"{task.verb}, {task.state.value}") for task in self._tasks]
