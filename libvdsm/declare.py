@@ -121,7 +121,7 @@ def verb(
 class Parameter:
     """One parameter of a verb: Python name, wire name, type, and whether it may be left out.
 
-    ``secret``: it is declared so, ``Meta(extra={"secret": True})``, or something within it is.  Nobody writes it down.
+    ``secret``: it is declared so, ``Meta(extra={"secret": True})``, or something within it is; no audit log shows it.
     """
 
     name: str

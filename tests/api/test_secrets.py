@@ -11,7 +11,8 @@ from msgspec import Meta
 from libvdsm.api import VERBS
 from libvdsm.api.types import Line
 from libvdsm.declare import Spec, holds_secret
-from libvdsm.generate.schema import schema_of
+from libvdsm.generate.reference import Reference
+from libvdsm.generate.schema import document, schema_of, verbs_of
 from tests.audit.made_up import FILL, LOCK, Key
 
 SECRET = Annotated[str, Meta(max_length=10, extra={"secret": True})]
@@ -47,3 +48,12 @@ def test_the_schema_tells_it() -> None:
     [parameter] = [p for p in LOCK.parameters if p.name == "passphrase"]
     assert schema_of(parameter.type)["secret"] is True
     assert "secret" not in schema_of(LOCK.parameters[0].type)
+
+
+def test_the_reference_tells_it() -> None:
+    made = document()
+    [member] = [one for one in verbs_of(made)["Image.create"]["params"] if one["name"] == "description"]
+    assert "not shown in the audit log" not in Reference(made).pages()["image.md"]
+    member["schema"]["secret"] = True
+    [line] = [line for line in Reference(made).pages()["image.md"].splitlines() if "not shown in the audit log" in line]
+    assert line.startswith("| `description` |")
