@@ -41,27 +41,36 @@ class About:
     volume: VolumeId | None
 
 
-def shown(verb: Verb, given: Given) -> dict[str, Any]:
-    """The parameters of a call by their wire names, as a record has them."""
-    values = _plain(given)
-    return {
-        parameter.wire: _shown(parameter, values[parameter.wire])
-        for parameter in verb.parameters
-        if values.get(parameter.wire) is not None and not parameter.extra.get("descriptor")
-    }
+class Form:
+    """How the parameters of one verb are written down: made once, as every change needs it."""
 
+    def __init__(self, verb: Verb) -> None:
+        self._members = tuple(p for p in verb.parameters if not p.extra.get("descriptor"))
+        self._domain = self._naming("domain", DomainId)
+        self._image = self._naming("image", ImageId)
+        self._volume = self._naming("volume", VolumeId)
 
-def about(verb: Verb, params: Mapping[str, Any]) -> About:
-    """What ``shown`` parameters are about, as far as they say so."""
+    def _naming(self, name: str, kind: Any) -> tuple[str, ...]:
+        """The wire names of those that say which one it is about: ``image``, or the ``id`` of a new image."""
+        return tuple(p.wire for p in self._members if p.name in (name, "id") and bare(p.type) == kind)
 
-    def said(name: str, kind: Callable[[UUID], Id]) -> Id | None:
-        for parameter in verb.parameters:
-            value = params.get(parameter.wire, NOT_VALID)
-            if parameter.name in (name, "id") and bare(parameter.type) == kind and value != NOT_VALID:
-                return kind(UUID(value))
-        return None
+    def shown(self, given: Given) -> dict[str, Any]:
+        """The parameters of a call by their wire names, as a record has them."""
+        values = _plain(given)
+        return {
+            parameter.wire: _shown(parameter, values[parameter.wire])
+            for parameter in self._members
+            if values.get(parameter.wire) is not None
+        }
 
-    return About(said("domain", DomainId), said("image", ImageId), said("volume", VolumeId))
+    def about(self, shown: Mapping[str, Any]) -> About:
+        """What ``shown`` parameters are about, as far as they say so."""
+
+        def said(names: tuple[str, ...], kind: Callable[[UUID], Id]) -> Id | None:
+            value = next((shown[name] for name in names if shown.get(name, NOT_VALID) != NOT_VALID), None)
+            return None if value is None else kind(UUID(value))
+
+        return About(said(self._domain, DomainId), said(self._image, ImageId), said(self._volume, VolumeId))
 
 
 def text(value: str) -> str:

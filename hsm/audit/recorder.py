@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from hsm.audit import params as parameters
+from hsm.audit.params import About, Form, Given, text
 from hsm.audit.store import AuditError, AuditStore
 from libvdsm.api import VERBS
 from libvdsm.api.audit import AuditOutcome, AuditRecord
@@ -44,11 +44,19 @@ class Recorder:
         self._here = threading.local()
         self._lock = threading.Lock()
         self._running: dict[TaskId, AuditRecord] = {}
+        self._forms: dict[str, Form] = {}
 
     # ---- calls
 
-    def called(self, verb: Verb, params: parameters.Given, connection: Connection, request: str) -> CallSight:
+    def called(self, verb: Verb, params: Given, connection: Connection, request: str) -> CallSight:
         return CallSight(self, verb, params, connection, request)
+
+    def form(self, verb: Verb) -> Form:
+        """How a verb's parameters are written down."""
+        found = self._forms.get(verb.full)
+        if found is None:
+            found = self._forms[verb.full] = Form(verb)
+        return found
 
     def enter(self, call: CallSight | None) -> CallSight | None:
         """The call that this thread answers from now on, and the one before."""
@@ -75,7 +83,7 @@ class Recorder:
 
     def taken(self, info: TaskInfo[Any], params: msgspec.Struct) -> None:
         call: CallSight | None = getattr(self._here, "call", None)
-        record = _own(info, params) if call is None else call.of_task(info)
+        record = self._own(info, params) if call is None else call.of_task(info)
         record = self.write(record)
         with self._lock:
             self._running[info.id] = record
@@ -92,8 +100,24 @@ class Recorder:
                 outcome=_OUTCOMES.get(info.state, AuditOutcome.FAILED),
                 ended=info.ended or time.time(),
                 error=error.name if error else None,
-                message=parameters.text(error.message) if error else None,
+                message=text(error.message) if error else None,
             )
+        )
+
+    def _own(self, info: TaskInfo[Any], params: msgspec.Struct) -> AuditRecord:
+        """The record of a task that the service begins on its own account."""
+        return AuditRecord(
+            number=0,
+            time=info.created,
+            user=info.owner,
+            verb=info.verb,
+            params=self.form(VERBS[info.verb]).shown(msgspec.to_builtins(params)),
+            request=info.request,
+            outcome=AuditOutcome.RUNNING,
+            domain=info.domain,
+            image=info.image,
+            volume=info.volume,
+            task=info.id,
         )
 
     # ---- after a restart
@@ -133,9 +157,7 @@ class Recorder:
 class CallSight:
     """One call, from when it came until it is answered."""
 
-    def __init__(
-        self, recorder: Recorder, verb: Verb, params: parameters.Given, connection: Connection, request: str
-    ) -> None:
+    def __init__(self, recorder: Recorder, verb: Verb, params: Given, connection: Connection, request: str) -> None:
         self._recorder = recorder
         self._verb = verb
         self._params = params
@@ -170,32 +192,34 @@ class CallSight:
                 outcome=outcome,
                 ended=time.time(),
                 error=type(error).__name__ if error else None,
-                message=parameters.text(error.message) if error else None,
+                message=text(error.message) if error else None,
             )
         )
 
     def of_task(self, info: TaskInfo[Any]) -> AuditRecord:
         """The record of a task that is taken while this call is answered."""
         self._has_task = True
-        made = self._made(AuditOutcome.RUNNING)
-        return msgspec.structs.replace(
-            made,
-            verb=info.verb,
-            task=info.id,
-            domain=info.domain or made.domain,
-            image=info.image or made.image,
-            volume=info.volume or made.volume,
-        )
+        # A task knows more of what it is about than the parameters; if it does not say, they may.
+        about = About(info.domain, info.image, info.volume) if info.domain else None
+        return self._made(AuditOutcome.RUNNING, verb=info.verb, about=about, task=info.id)
 
-    def _made(self, outcome: AuditOutcome) -> AuditRecord:
+    def _made(
+        self,
+        outcome: AuditOutcome,
+        *,
+        verb: str | None = None,
+        about: About | None = None,
+        task: TaskId | None = None,
+    ) -> AuditRecord:
         connection, session = self._connection, self._session
-        shown = parameters.shown(self._verb, self._params)
-        about = parameters.about(self._verb, shown)
+        form = self._recorder.form(self._verb)
+        shown = form.shown(self._params)
+        about = about or form.about(shown)
         return AuditRecord(
             number=0,
             time=self._time,
-            user=parameters.text(connection.user),
-            verb=self._verb.full,
+            user=text(connection.user),
+            verb=verb or self._verb.full,
             params=shown,
             request=self._request,
             outcome=outcome,
@@ -207,21 +231,5 @@ class CallSight:
             domain=about.domain,
             image=about.image,
             volume=about.volume,
+            task=task,
         )
-
-
-def _own(info: TaskInfo[Any], params: msgspec.Struct) -> AuditRecord:
-    """The record of a task that the service begins on its own account."""
-    return AuditRecord(
-        number=0,
-        time=info.created,
-        user=info.owner,
-        verb=info.verb,
-        params=parameters.shown(VERBS[info.verb], msgspec.to_builtins(params)),
-        request=info.request,
-        outcome=AuditOutcome.RUNNING,
-        domain=info.domain,
-        image=info.image,
-        volume=info.volume,
-        task=info.id,
-    )

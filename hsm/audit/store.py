@@ -57,11 +57,8 @@ CREATE INDEX record_outcome ON record (outcome);
 PRAGMA user_version = 1;
 """
 _VERSION = 1
-_PUT = (
-    f"INSERT INTO record ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
-    "ON CONFLICT (number) DO UPDATE SET outcome = excluded.outcome, ended = excluded.ended, "
-    "error = excluded.error, message = excluded.message"
-)
+_INSERT = f"INSERT INTO record ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_END = "UPDATE record SET outcome = ?, ended = ?, error = ?, message = ? WHERE number = ?"
 _CONDITIONS = {
     "since": "time >= ?",
     "until": "time < ?",
@@ -157,23 +154,16 @@ class AuditStore:
     def put(self, record: AuditRecord) -> AuditRecord:
         """Write a record, which gets its number if it has none yet, or how one that is there ended."""
         with self._lock, _told():
-            db = self._opened()
-            new = not record.number
-            if new:
-                record = msgspec.structs.replace(record, number=self._next)
-            row = [_flat(getattr(record, name)) for name in _COLUMNS]
             try:
-                db.execute(_PUT, row)
+                written = self._write(self._opened(), record)
             except sqlite3.Error as error:
                 if not _is_unusable(error):
                     raise
                 self._set_aside(str(error))
-                self._opened().execute(_PUT, row)
-            if new:
-                self._next += 1
-        if new and record.number % _MAINTAIN_EVERY == 0:
+                written = self._write(self._opened(), record)
+        if not record.number and written.number % _MAINTAIN_EVERY == 0:
             Thread("audit", self.maintain).start()
-        return record
+        return written
 
     def unfinished(self) -> list[AuditRecord]:
         """The records of what has not ended, the oldest first."""
@@ -285,6 +275,17 @@ class AuditStore:
     def _touch(self, db: sqlite3.Connection) -> None:
         """The first write into a new or emptied journal synchronises its head; let it be this one, and no call's."""
         db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _write(self, db: sqlite3.Connection, record: AuditRecord) -> AuditRecord:
+        if record.number:
+            end = (record.outcome.value, record.ended, record.error, record.message, record.number)
+            if db.execute(_END, end).rowcount:
+                return record
+        else:
+            record = msgspec.structs.replace(record, number=self._next)
+        db.execute(_INSERT, [_flat(getattr(record, name)) for name in _COLUMNS])
+        self._next = max(self._next, record.number + 1)
+        return record
 
     def _let_go(self) -> None:
         if self._db is not None:

@@ -12,11 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm.audit.params import NOT_VALID, SECRET, about, shown, text
+from hsm.audit.params import NOT_VALID, SECRET, About, Form, Given, text
 from libvdsm.api import VERBS
+from libvdsm.declare import Verb
 from libvdsm.wire.messages import Call
 from libvdsm.wire.xmlrpc import decode_call, encode_call
 from tests.audit.made_up import DOMAIN, LOCK, raw
+
+
+def shown(verb: Verb, given: Given) -> dict[str, Any]:
+    return Form(verb).shown(given)
+
+
+def about(verb: Verb, params: dict[str, Any]) -> About:
+    return Form(verb).about(params)
+
 
 HIDDEN = "correcthorsebattery"
 

@@ -16,7 +16,7 @@ from hsm.audit.store import AuditStore, Wanted
 from libvdsm.api.audit import AuditOutcome, AuditRecord
 from libvdsm.api.errors import AccessDenied, NoSpace, NoSuchTask
 from libvdsm.api.session import TaskMode
-from libvdsm.api.types import ErrorInfo, ImageId, Progress, SessionId, TaskId, TaskInfo, TaskState
+from libvdsm.api.types import DomainId, ErrorInfo, ImageId, Progress, SessionId, TaskId, TaskInfo, TaskState, VolumeId
 from libvdsm.server.caller import SessionRecord
 from libvdsm.server.dispatch import error_info
 from tests.audit.conftest import COUNT, KEEP
@@ -129,15 +129,10 @@ def test_a_call_that_never_came_to_the_service_is_written_once(
 def test_a_task_s_end_is_the_end_of_the_call_that_started_it(
     state: TaskState, error: ErrorInfo | None, outcome: AuditOutcome, recorder: Recorder, store: AuditStore
 ) -> None:
-    info = task(image=ImageId(uuid.uuid4()))
+    info = task()
     sight = taken(recorder, info)
     [before] = everything(store)
-    assert (before.outcome, before.task, before.image, before.domain) == (
-        AuditOutcome.RUNNING,
-        info.id,
-        info.image,
-        DOMAIN,
-    )
+    assert (before.outcome, before.task, before.verb) == (AuditOutcome.RUNNING, info.id, "Box.fill")
     sight.answered(None)
     assert everything(store) == [before]
     done = ended(info, state, error)
@@ -145,6 +140,16 @@ def test_a_task_s_end_is_the_end_of_the_call_that_started_it(
     [after] = everything(store)
     assert (after.outcome, after.ended, after.number) == (outcome, done.ended, before.number)
     assert (after.error, after.message) == ((error.name, error.message) if error else (None, None))
+
+
+def test_a_record_is_about_what_its_task_is_about_or_else_its_parameters(recorder: Recorder, store: AuditStore) -> None:
+    other = DomainId(uuid.uuid4())
+    image, volume = ImageId(uuid.uuid4()), VolumeId(uuid.uuid4())
+    taken(recorder, task(domain=other, image=image, volume=volume))
+    taken(recorder, task())
+    first, second = everything(store)
+    assert (first.domain, first.image, first.volume) == (other, image, volume)
+    assert (second.domain, second.image, second.volume) == (DOMAIN, None, None)
 
 
 def test_a_task_that_ends_before_the_call_is_answered_has_ended(recorder: Recorder, store: AuditStore) -> None:
