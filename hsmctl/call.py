@@ -19,7 +19,7 @@ from hsmctl.failure import Refusal
 from hsmctl.names import ENVIRONMENT, Names, read_all
 from hsmctl.shown import Shown
 from hsmctl.tables import event_line
-from hsmctl.values import Kind, element, show_duration
+from hsmctl.values import Kind, element, parse_id, show_duration
 from hsmctl.views import view
 from libvdsm.api.domain import CheckReport
 from libvdsm.api.types import TaskInfo, TaskState
@@ -111,7 +111,9 @@ class Call:
         if text is None or kind is Kind.FILE:
             return None
         if kind is Kind.IMAGE:
-            return self.names.image(text, self._given["domain"])
+            # A whole id needs no domain; where that may be left out, a name is looked for on the only one.
+            whole = parse_id(text)
+            return whole or self.names.image(text, self._given.get("domain") or self.names.domain(None))
         if kind is Kind.VOLUME:
             return self.names.volume(text, self._given["domain"], self._given.get("image"))
         if kind is Kind.TASK:

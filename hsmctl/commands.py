@@ -29,10 +29,22 @@ _SHORT = ("get-capabilities", "get-info", "get-stats", "subscribe")
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Storage": ("Image", "Domain", "Volume"),
-    "What goes on": ("Task", "Event"),
+    "What goes on": ("Task", "Event", "Audit"),
     "The service": ("Host", "Config", "Session"),
 }
 """The order of the help.  A class that stands in none is shown under the last heading."""
+
+
+@dataclass(frozen=True)
+class Default:
+    """What a class alone means, without a command."""
+
+    verb: str
+    given: Mapping[str, Any]
+    about: str
+
+
+DEFAULTS: Mapping[str, Default] = {"Audit": Default("Audit.list", {"limit": 50}, "the latest 50 records")}
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl event listen", "until ^C"),
         Example("hsmctl event listen --json", "one line for each event"),
     ),
+    "Audit.list": (
+        Example("hsmctl audit", "the latest 50"),
+        Example("hsmctl audit list --since 2h --outcome failed"),
+        Example("hsmctl audit list --image web01 --json", "with all that is known of each call"),
+        Example("hsmctl audit list --user alice --verb Image.delete"),
+    ),
     "doctor": (Example("hsmctl doctor"), Example("hsmctl doctor --json")),
     "completion": (
         Example("source <(hsmctl completion bash)", "in ~/.bashrc"),

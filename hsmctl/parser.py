@@ -19,7 +19,7 @@ from hsmctl.codes import EXPLAINED, USAGE
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.values import Kind, choices, read
-from libvdsm.api import CLASSES
+from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
 from libvdsm.declare import Verb
 
@@ -148,10 +148,12 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
 
 def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) -> None:
     prog = f"hsmctl {name.lower()}"
-    parser = top.add_parser(
-        name.lower(), prog=prog, usage=f"{prog} COMMAND ...", description=_class_description(name, cls)
-    )
+    default = commands.DEFAULTS.get(name)
+    usage = f"{prog} [COMMAND ...]" if default else f"{prog} COMMAND ..."
+    parser = top.add_parser(name.lower(), prog=prog, usage=usage, description=_class_description(name, cls))
     parser.set_defaults(parser=parser)
+    if default:
+        parser.set_defaults(verb=VERBS[default.verb], **{f"param_{key}": value for key, value in default.given.items()})
     verbs = parser.add_subparsers(prog=prog, metavar="COMMAND", dest="verb_", help=argparse.SUPPRESS)
     for verb in commands.verbs_of(name):
         command = commands.kebab(verb.name)
@@ -175,6 +177,8 @@ def _class_description(name: str, cls: type) -> str:
         shown = ", ".join([command, *commands.ALIASES.get(command, ())])
         text = commands.in_cli_words(" ".join(_first_line(verb.doc).split()), verb)
         lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {shown:<22} ", subsequent_indent=" " * 25)
+    if default := commands.DEFAULTS.get(name):
+        lines.append(f"  {'(none)':<22} Tell {default.about}.")
     return "\n".join([*lines, "", f"hsmctl {name.lower()} COMMAND --help tells more, with examples."])
 
 
@@ -273,6 +277,7 @@ _HOW = {
     Kind.TASK: "id or its beginning",
     Kind.SIZE: "such as 512M or 64G",
     Kind.SECONDS: "such as 30s or 5m",
+    Kind.MOMENT: "such as 2h for two hours ago, or '2026-11-20 18:30'",
 }
 
 

@@ -30,6 +30,7 @@ class Kind(enum.Enum):
     FILE = "FILE"
     SIZE = "SIZE"
     SECONDS = "SECONDS"
+    MOMENT = "TIME"
     WHOLE = "N"
     NUMBER = "NUMBER"
     CHOICE = "CHOICE"
@@ -44,7 +45,8 @@ class Kind(enum.Enum):
 
 _EXISTING = {DomainId: Kind.DOMAIN, ImageId: Kind.IMAGE, VolumeId: Kind.VOLUME, TaskId: Kind.TASK}
 _PLAIN = {bool: Kind.FLAG, int: Kind.WHOLE, float: Kind.NUMBER, str: Kind.TEXT}
-_UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS}
+_UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS, "seconds since the epoch": Kind.MOMENT}
+_MOMENTS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
 
 
 def element(parameter: Parameter) -> Parameter | None:
@@ -104,6 +106,8 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
         value = parse_size(text)
     elif kind is Kind.SECONDS:
         value = parse_duration(text)
+    elif kind is Kind.MOMENT:
+        value = parse_moment(text)
     elif kind is Kind.WHOLE:
         value = _number(int, text)
     elif kind is Kind.NUMBER:
@@ -132,6 +136,22 @@ def parse_duration(text: str) -> float:
         msg = f"{text!r} is not a time; write for example 30, 30s, 5m or 1.5h"
         raise ValueError(msg)
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_moment(text: str) -> float:
+    """``2h`` for two hours ago, ``2026-11-20`` or ``2026-11-20 18:30`` in local time, or seconds since the epoch."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if _DURATION.match(text):
+        return time.time() - parse_duration(text)
+    for form in _MOMENTS:
+        try:
+            return time.mktime(time.strptime(text, form))
+        except (ValueError, OverflowError):
+            continue
+    msg = f"{text!r} is not a time; write for example 2h or 7d (ago), 2026-11-20 or '2026-11-20 18:30'"
+    raise ValueError(msg)
 
 
 def show_size(size: int) -> str:

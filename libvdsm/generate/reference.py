@@ -103,7 +103,7 @@ class Reference:
         absent = "**required**" if member["required"] else "-"
         if "default" in about:
             absent = f"`{examples.pretty(about['default'])}`".replace('"', "")
-        meaning = self._links.text(about["description"])
+        meaning = self._links.text(about["description"]) + ("; not shown in the audit log" if about.get("secret") else "")
         return f"`{member['name']}`", self._type(about, bounds=True), absent, meaning
 
     def _declared(self, verb: Document) -> str:

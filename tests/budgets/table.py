@@ -174,4 +174,5 @@ BUDGETS = {
     "Task.clear": Budget("it is forgotten", state=1),
     "Event.poll": _READS,
     "Event.subscribe": _READS,
+    "Audit.list": _READS,
 }

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from libvdsm.api import VERBS
 from libvdsm.api.types import (
     Allocation,
     ImageId,
@@ -62,6 +63,7 @@ class Tour:
         self.volumes()
         self.tasks()
         self.events()
+        self.audit()
 
     def host(self) -> None:
         client = self.client
@@ -177,3 +179,8 @@ class Tour:
     def events(self) -> None:
         self.call("Event.poll", self.client.event.poll)
         self.call("Event.subscribe", self.client.event.subscribe)
+
+    def audit(self) -> None:
+        listed = self.call("Audit.list", self.client.audit.list)
+        # What the verbs synchronised was counted while all of them were recorded.
+        assert {record.verb for record in listed.items} == {verb.full for verb in VERBS.values() if verb.changes}

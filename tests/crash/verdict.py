@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from libvdsm.api.audit import AuditOutcome
 from libvdsm.api.types import TaskState
 from tests.crash import invariants
 from tests.crash.contents import LEAKS, Contents
@@ -107,6 +108,23 @@ class Verdict:
         differences = invariants.differences(self.after, seen.facts)
         remains = [f"left behind: {path}" for path in invariants.remains(self.world.home)]
         self.violations += [f"{when}: {text}" for text in [*seen.problems, *differences, *remains]]
+
+    def of_record(self) -> None:
+        """After a kill: the audit log has lost nothing, and agrees with the tasks."""
+        client = self.world.client
+        records = {record.task: record for record in client.audit.list().items}
+        for task in client.task.list().items:
+            record = records.get(task.id)
+            if record is None:
+                self._wrong("the audit log knows nothing of a task", f"{task.verb} of {task.owner}")
+            elif task.state in ENDED and (record.outcome.value, record.error) != (
+                task.state.value,
+                task.error.name if task.error else None,
+            ):
+                self._wrong("the audit log and a task disagree", f"{record.outcome.value}, and {task}")
+        for record in records.values():
+            if record.outcome is AuditOutcome.RUNNING and record.task is None:
+                self._wrong("a call goes on in the audit log", record.verb)
 
     def of_health(self) -> None:
         """The service itself finds nothing wrong."""
