@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from hsmctl import commands
+from hsmctl import commands, queries
 from hsmctl.codes import EXPLAINED, USAGE
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
@@ -42,6 +42,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Formatter, **given)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         known = list(action.choices or ())
@@ -161,7 +164,7 @@ def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) ->
             prog=f"{prog} {command}",
             usage=_usage(f"{prog} {command}", verb),
             description=_description(verb),
-            epilog=_examples(verb.full),
+            epilog="\n\n".join(filter(None, (queries.told(verb), _examples(verb.full)))),
         )
         child.set_defaults(verb=verb, parser=child)
         _add_arguments(child, verb)
@@ -242,7 +245,8 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=help_,
     )
-    _complete(action, _completer(argument))
+    in_query = argument.parameter.name in queries.PARAMETERS
+    _complete(action, queries.Completer(verb, argument.parameter.name) if in_query else _completer(argument))
 
 
 def _reader(argument: Argument) -> Callable[[str], Any]:

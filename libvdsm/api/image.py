@@ -23,6 +23,9 @@ from libvdsm.api.errors import (
     ImageInUse,
     ImageUnfinished,
     Interrupted,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSort,
     IsTemplate,
     NoSpace,
     NoSuchDomain,
@@ -48,6 +51,7 @@ from libvdsm.api.types import (
     Descriptor,
     DomainId,
     FileFormat,
+    Filter,
     ImageId,
     ImageInfo,
     Limit,
@@ -56,6 +60,7 @@ from libvdsm.api.types import (
     Nothing,
     Path,
     PreparedInfo,
+    Sort,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -216,16 +221,18 @@ class Image(ABC):
         new template of one volume.  The commit point is the change, or the appearance, of that volume's metadata.
         """
 
-    @verb(since="1.0", right=Right.READ, errors=_READING)
+    @verb(since="1.0", right=Right.READ, errors=(*_READING, InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
     def list(
         self,
         *,
         domain: Annotated[DomainId, Meta(description="only this domain; absent: all")] | None = None,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
         limit: Limit = 10_000,
         start: Cursor | None = None,
     ) -> ImagePage:
-        """List images by name, templates and damaged ones included."""
+        """List images, by name if nothing else is said, templates and damaged ones included."""
 
     @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage), positional=("image",))
     @abstractmethod

@@ -62,6 +62,26 @@ Limit = Annotated[int, Meta(ge=1, le=100_000, description="how many items at mos
 Cursor = Annotated[
     str, Meta(max_length=256, pattern=_LINE, description="the `next` of the page before; absent: from the beginning")
 ]
+Filter = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=4096,
+        pattern=_LINE,
+        description="only those that fit this expression on their fields",
+        extra={"since": "1.1"},
+    ),
+]
+Sort = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=_LINE,
+        description="up to three fields to sort by, with commas between them; with a `-` before it, a field sorts downwards",
+        extra={"since": "1.1"},
+    ),
+]
 Generation = Annotated[
     int,
     Meta(ge=0, le=999, description="the generation that the volume is expected to have; absent: any"),

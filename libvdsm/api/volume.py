@@ -20,6 +20,9 @@ from libvdsm.api.errors import (
     ImageInUse,
     ImageUnfinished,
     Interrupted,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSort,
     IsTemplate,
     NoSpace,
     NoSuchDomain,
@@ -43,12 +46,14 @@ from libvdsm.api.types import (
     Cursor,
     DomainId,
     FileFormat,
+    Filter,
     Generation,
     ImageId,
     Legality,
     Limit,
     Line,
     Nothing,
+    Sort,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -156,17 +161,22 @@ class Volume(ABC):
     def get_info(self, *, domain: _Domain, volume: _Volume, image: _Image | None = None) -> VolumeInfo:
         """Tell all about one volume, read anew from the storage.  Faster when the image is given."""
 
-    @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage))
+    @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage, InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
     def list(
         self,
         *,
         domain: _Domain,
         image: Annotated[ImageId, Meta(description="only this image's; absent: all")] | None = None,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
         limit: Limit = 10_000,
         start: Cursor | None = None,
     ) -> VolumePage:
-        """List volumes with everything that `getInfo` tells, read anew from the storage."""
+        """List volumes with everything that `getInfo` tells, read anew from the storage.
+
+        If nothing else is said, they are listed by image, and each image's oldest first.
+        """
 
     @verb(
         since="1.0",
