@@ -248,7 +248,8 @@ def _since(about: Schema) -> str:
 
 def _queried(field: Document) -> tuple[str, str, str, str]:
     signs = " ".join(f"`{sign}`" for sign in field["operators"])
-    return f"`{field['name']}`", _KINDS.get(field["kind"], field["kind"]), signs, "yes" if field["sortable"] else "-"
+    kind: str = field["kind"]
+    return f"`{field['name']}`", _KINDS.get(kind, kind), signs, "yes" if field["sortable"] else "-"
 
 
 def _number(about: Schema) -> str:

@@ -47,6 +47,8 @@ class Column:
             return lambda item: _cut(get(item))
         if kind is Kind.CHOICE:
             return lambda item: None if (found := get(item)) is None else found.value
+        if kind is Kind.BOOLEAN:
+            return lambda item: None if (found := get(item)) is None else int(found)
         if kind is Kind.ID:
             return lambda item: None if (found := get(item)) is None else found.int
         return get

@@ -13,7 +13,7 @@ from libvdsm.api.errors import InvalidFilter
 _SHOWN = 40
 _TOKEN = re.compile(
     r"""(?P<operator> != | <= | >= | [=<>~(),] )
-      | (?P<quoted> "[^"]*(?:""[^"]*)*" | '[^']*(?:''[^']*)*' )
+      | (?P<quoted> "[^"]*(?:""[^"]*)*"(?!") | '[^']*(?:''[^']*)*'(?!') )
       | (?P<word> [^\s()'",=!<>~]+ )""",
     re.VERBOSE,
 )
