@@ -20,6 +20,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "get-info": ("info", "show"),
     "get-stats": ("stats",),
     "list": ("ls",),
+    "set-tags": ("tag",),
     "subscribe": ("listen",),
 }
 """Names that people expect, beside the verb's own."""
@@ -59,7 +60,8 @@ class Argument:
         named = self.kind in (Kind.TEXT, Kind.IMAGE) or self.positional
         if self.kind in (Kind.FILE, Kind.SIZE) or not named:
             return self.kind.value
-        return self.parameter.name.rstrip("_").upper().replace("_", "-")
+        name = self.parameter.name.rstrip("_").upper().replace("_", "-")
+        return name.removesuffix("S") if self.kind is Kind.TEXTS else name
 
 
 def kebab(name: str) -> str:

@@ -104,6 +104,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl volume measure before-upgrade --image web01 --format raw --no-chain"),
     ),
     "Volume.delete": (Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),),
+    "Image.setTags": (
+        Example("hsmctl image tag web01 backup env=prod", "these and no others"),
+        Example("hsmctl image tag web01 gold --change add"),
+        Example("hsmctl image tag web01", "it has none any more"),
+    ),
+    "Volume.setTags": (Example("hsmctl volume tag before-upgrade consistent --image web01"),),
     "Task.list": (
         Example("hsmctl task list"),
         Example("hsmctl task list --state running"),

@@ -44,7 +44,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Formatter, **given)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
+        found, rest = super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
+        # argparse takes an argument of any number for none at the first option; what follows is its own all the same.
+        several = next((action for action in self._actions if action.nargs == "*"), None)
+        if several is not None and rest and not getattr(found, several.dest) and not any(w[:1] == "-" for w in rest):
+            setattr(found, several.dest, self._get_values(several, rest))
+            rest = []
+        return found, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         known = list(action.choices or ())
@@ -185,10 +191,16 @@ def _usage(prog: str, verb: Verb) -> str:
     words = [prog]
     for argument in commands.arguments(verb):
         if argument.positional:
-            words.append(argument.metavar if argument.required else f"[{argument.metavar}]")
+            words.append(_shown(argument))
         elif argument.required:
             words.append(f"{argument.option} {argument.metavar}")
     return " ".join([*words, "[OPTIONS]"])
+
+
+def _shown(argument: Argument) -> str:
+    if argument.kind is Kind.TEXTS:
+        return f"[{argument.metavar}...]"
+    return argument.metavar if argument.required else f"[{argument.metavar}]"
 
 
 def _description(verb: Verb) -> str:
@@ -222,7 +234,7 @@ def _add_positional(group: argparse._ArgumentGroup, verb: Verb, argument: Argume
     action = group.add_argument(
         argument.dest,
         metavar=argument.metavar,
-        nargs=None if argument.required else "?",
+        nargs="*" if argument.kind is Kind.TEXTS else None if argument.required else "?",
         type=_reader(argument),
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=_help(verb, argument),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 import re
 import time
+import typing
 import uuid
 from typing import Any
 
@@ -38,6 +39,7 @@ class Kind(enum.Enum):
     NEW_ID = "ID"
     PATH = "PATH"
     TEXT = "TEXT"
+    TEXTS = "TEXTS"
 
 
 _EXISTING = {DomainId: Kind.DOMAIN, ImageId: Kind.IMAGE, VolumeId: Kind.VOLUME, TaskId: Kind.TASK}
@@ -54,6 +56,8 @@ def kind_of(verb: Verb, parameter: Parameter) -> Kind:
         return Kind.NEW_ID if _is_new(verb, parameter) else _EXISTING[type_]
     if isinstance(type_, type) and issubclass(type_, OpenEnum):
         return Kind.CHOICE
+    if typing.get_origin(type_) is list and bare(typing.get_args(type_)[0]) is str:
+        return Kind.TEXTS
     if parameter.name == "path":
         return Kind.PATH
     if type_ in _PLAIN:
@@ -98,8 +102,11 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
     elif kind is Kind.NEW_ID and parse_id(text) is None:
         msg = f"{text!r} is not an id; write a UUID, such as {uuid.uuid4()}"
         raise ValueError(msg)
+    type_ = parameter.type
+    if kind is Kind.TEXTS:  # a command line gives them one by one
+        (type_,) = typing.get_args(bare(type_))
     try:
-        return msgspec.convert(value, parameter.type)
+        return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         raise ValueError(_plain_words(str(error), kind)) from None
 

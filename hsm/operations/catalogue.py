@@ -22,6 +22,7 @@ from hsm.operations.domains import (
     SetDomainDescription,
 )
 from hsm.operations.shrinking import ShrinkingResize
+from hsm.operations.tagging import TagImage, TagVolume
 from libvdsm.api import VERBS
 
 
@@ -55,6 +56,8 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Volume.setDescription": SetDescription,
     "Volume.setLegality": SetLegality,
     "Volume.delete": DeleteVolume,
+    "Image.setTags": TagImage,
+    "Volume.setTags": TagVolume,
 }
 
 

@@ -31,6 +31,7 @@ from libvdsm.api.types import (
     ImageInfo,
     Nothing,
     PreparedInfo,
+    TagChange,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -272,3 +273,14 @@ class ImageService(Service, Image):
     def delete(self, *, domain: DomainId, image: ImageId, wipe: bool = False) -> TaskInfo[Nothing]:
         self.context.registry.find(domain)
         return self.submit("Image.delete", domain=domain, image=image, wipe=wipe)
+
+    def set_tags(
+        self,
+        *,
+        domain: DomainId,
+        image: ImageId,
+        tags: builtins.list[str],
+        change: TagChange = TagChange.REPLACE,
+    ) -> TaskInfo[ImageInfo]:
+        self.context.registry.find(domain)
+        return self.submit("Image.setTags", domain=domain, image=image, tags=tags, change=change)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import builtins
 import uuid
 
 from hsm.operations import chains, describe
@@ -19,6 +20,7 @@ from libvdsm.api.types import (
     ImageId,
     Legality,
     Nothing,
+    TagChange,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -197,3 +199,15 @@ class VolumeService(Service, Volume):
     ) -> TaskInfo[Nothing]:
         home = image or self._home(domain, volume)
         return self.submit("Volume.delete", domain=domain, volume=volume, image=home, wipe=wipe, generation=generation)
+
+    def set_tags(
+        self,
+        *,
+        domain: DomainId,
+        volume: VolumeId,
+        tags: builtins.list[str],
+        change: TagChange = TagChange.REPLACE,
+        image: ImageId | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        home = self._existing(domain, volume, image)
+        return self.submit("Volume.setTags", domain=domain, volume=volume, tags=tags, change=change, image=home)

@@ -61,6 +61,8 @@ from libvdsm.api.types import (
     Path,
     PreparedInfo,
     Sort,
+    TagChange,
+    Tags,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -377,4 +379,26 @@ class Image(ABC):
 
         The commit point is the renaming of the image's folder; data is wiped and space given back after that, and if
         the service ends meanwhile, later.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(*_STORAGE, NoSuchImage, ImageUnfinished, ImageDamaged),
+        positional=("image", "tags"),
+    )
+    @abstractmethod
+    def set_tags(
+        self,
+        *,
+        domain: _Domain,
+        image: _Image,
+        tags: Annotated[Tags, Meta(description="short texts, such as `backup` or `env=prod`")],
+        change: Annotated[TagChange, Meta(description="what is done with them")] = TagChange.REPLACE,
+    ) -> TaskInfo[ImageInfo]:
+        """Set, add or remove an image's tags; with none given, and nothing else said, it has none afterwards.
+
+        They stay with the image through snapshots and moves, and mean nothing to the service or to oVirt; lists can
+        be filtered by them.  All tags of an image and its volumes take at most 4096 bytes.  It may be in use.  The
+        commit point is the replacing of the image's attributes.
         """

@@ -54,6 +54,8 @@ from libvdsm.api.types import (
     Line,
     Nothing,
     Sort,
+    TagChange,
+    Tags,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -270,4 +272,25 @@ class Volume(ABC):
 
         The last volume takes its image with it.  What is gone already counts as deleted.  The commit point is the
         disappearance of the volume's metadata under its name.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(*_STORAGE, NoSuchImage, NoSuchVolume, ImageUnfinished, ImageDamaged, VolumeDamaged, IsTemplate),
+        positional=("volume", "tags"),
+    )
+    @abstractmethod
+    def set_tags(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        tags: Annotated[Tags, Meta(description="short texts, such as `gold` or `consistent`")],
+        change: Annotated[TagChange, Meta(description="what is done with them")] = TagChange.REPLACE,
+        image: _Image | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        """Set, add or remove the tags of one layer of an image, which go when it goes.
+
+        As `Image.setTags` in all else.
         """
