@@ -147,7 +147,7 @@ def tagging(scene: Scene) -> tuple[Callable[[], Any], Callable[[Any], Told]]:
     call = scene.client.image.set_tags
     return (
         lambda: scene.wait(call(domain=scene.domain, image=image.id, tags=["new"])),
-        lambda _: [("ImageChanged", {**here(scene), "image": str(image.id)})],
+        lambda _: [("ImageChanged", here(scene, image=image.id))],
     )
 
 
