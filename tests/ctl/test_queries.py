@@ -57,3 +57,35 @@ def test_fields_complete(tmp_path: Path) -> None:
     assert "prepared" in completed("hsmctl image list --filter pre", tmp_path, nowhere)
     assert "prepared" not in completed("hsmctl image list --sort pre", tmp_path, nowhere)
     assert completed("hsmctl image list --sort name,-cap", tmp_path, nowhere) == ["name,-capacity"]
+
+
+def test_images_are_tagged(ctl: Ctl, name: str) -> None:
+    ctl.ok("image", "create", name, "--size", "1M")
+    assert ctl.ok("image", "tag", name, "backup", "env=prod") == f"{name} is tagged backup, env=prod.\n"
+    assert ctl.ok("image", "set-tags", name, "gold", "--change", "add") == f"{name} is tagged backup, env=prod, gold.\n"
+    assert ctl.ok("image", "tag", name, "--change", "remove", "gold", "backup") == f"{name} is tagged env=prod.\n"
+    assert "Tags:         env=prod\n" in ctl.ok("image", "info", name)
+    shown = ctl.ok("image", "list", "--filter", f'tags has "env=prod" and name = {name}').splitlines()
+    assert shown[0].split()[-1] == "TAGS"
+    assert shown[1].split()[-1] == "env=prod"
+    assert ctl.ok("image", "tag", name) == f"{name} has no tags.\n"
+    assert "TAGS" not in ctl.ok("image", "list", "--filter", f"name = {name}")
+    assert ctl.json("image", "info", name).get("tags") is None
+
+
+def test_volumes_are_tagged(ctl: Ctl, name: str) -> None:
+    ctl.ok("image", "create", name, "--size", "1M")
+    ctl.ok("image", "snapshot", name, "before")
+    assert ctl.ok("volume", "tag", "before", "kept", "--image", name) == "before is tagged kept.\n"
+    assert ctl.ok("volume", "tag", "--image", name, "before", "a", "b") == "before is tagged a, b.\n"
+    assert "a, b" in ctl.ok("volume", "info", "before", "--image", name)
+
+
+def test_bad_tags_are_refused(ctl: Ctl) -> None:
+    result = ctl("image", "tag", "web01", "x" * 65)
+    assert result.status == 2
+    assert "TAG: it has to be of length at most 64" in result.err
+    result = ctl("image", "tag", "web01", "--change", "add", "x", "")
+    assert result.status == 2
+    assert "TAG: it has to be of length at least 1" in result.err
+    assert "there is no option --chnage; did you mean --change?" in ctl("image", "tag", "web01", "--chnage", "x").err
