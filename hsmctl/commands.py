@@ -20,6 +20,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "get-info": ("info", "show"),
     "get-stats": ("stats",),
     "list": ("ls",),
+    "set-tags": ("tag",),
     "subscribe": ("listen",),
 }
 """Names that people expect, beside the verb's own."""

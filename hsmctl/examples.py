@@ -35,7 +35,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Domain.create": (Example("hsmctl domain create fast /srv/fast"),),
     "Domain.attach": (Example("hsmctl domain attach /srv/fast", "serve a domain that was made before"),),
     "Domain.detach": (Example("hsmctl domain detach fast"),),
-    "Domain.list": (Example("hsmctl domain list"),),
+    "Domain.list": (Example("hsmctl domain list"), Example("hsmctl domain list --filter 'state != ok'")),
     "Domain.getInfo": (Example("hsmctl domain info fast"), Example("hsmctl domain info", "the only domain")),
     "Domain.getStats": (Example("hsmctl domain stats fast"),),
     "Domain.setDescription": (Example('hsmctl domain set-description fast "fast, backed up at night"'),),
@@ -65,7 +65,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image make-template debian12", "the image itself, read-only from then on"),
         Example("hsmctl image make-template web01 web-base", "a copy; web01 stays as it is"),
     ),
-    "Image.list": (Example("hsmctl image list"), Example("hsmctl image ls --domain fast --json")),
+    "Image.list": (
+        Example("hsmctl image list"),
+        Example("hsmctl image ls --domain fast --json"),
+        Example("""hsmctl image list --filter 'name ~ "web*" and not isTemplate'"""),
+        Example("hsmctl image list --filter 'created > now-7d' --sort -actualSize,name", "this week's, the largest first"),
+    ),
     "Image.getInfo": (Example("hsmctl image info web01"), Example("hsmctl image show 3f2a9c1e --json")),
     "Image.import": (
         Example("hsmctl image import debian-12.qcow2", "the image is called debian-12"),
@@ -86,7 +91,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "Volume.create": (Example("hsmctl volume create --size 10G --format raw", "an image of one raw volume, without a name"),),
     "Volume.getInfo": (Example("hsmctl volume info before-upgrade --image web01"),),
-    "Volume.list": (Example("hsmctl volume list --image web01"),),
+    "Volume.list": (
+        Example("hsmctl volume list --image web01"),
+        Example("hsmctl volume list --filter 'legality != legal or damage is present'"),
+    ),
     "Volume.resize": (
         Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),
         Example("hsmctl volume resize web01 32G --shrink", "what lies beyond is lost"),
@@ -98,7 +106,17 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl volume measure before-upgrade --image web01 --format raw --no-chain"),
     ),
     "Volume.delete": (Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),),
-    "Task.list": (Example("hsmctl task list"), Example("hsmctl task list --state running")),
+    "Image.setTags": (
+        Example("hsmctl image tag web01 backup env=prod", "these and no others"),
+        Example("hsmctl image tag web01 gold --change add"),
+        Example("hsmctl image tag web01", "it has none any more"),
+    ),
+    "Volume.setTags": (Example("hsmctl volume tag before-upgrade consistent --image web01"),),
+    "Task.list": (
+        Example("hsmctl task list"),
+        Example("hsmctl task list --state running"),
+        Example("hsmctl task list --filter 'state = failed and ended > now-1d' --sort verb,-ended"),
+    ),
     "Task.getInfo": (Example("hsmctl task info 3f2a9c1e"),),
     "Task.wait": (
         Example("hsmctl task wait 3f2a9c1e", "until it has ended"),

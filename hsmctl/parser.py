@@ -14,14 +14,14 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from hsmctl import commands
+from hsmctl import commands, queries
 from hsmctl.codes import EXPLAINED, USAGE
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.values import Kind, choices, read
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
-from libvdsm.declare import Verb
+from libvdsm.declare import Verb, meta_of
 
 OWN: dict[str, str] = {
     "doctor": "Tell what this host lacks, and whether the service works.",
@@ -42,6 +42,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Formatter, **given)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
+        # argparse takes an argument of any number for none at the first option; what follows is its own all the same.
+        several = next((action for action in self._actions if action.nargs == "*"), None)
+        if several is not None and rest and not getattr(found, several.dest) and not any(w[:1] == "-" for w in rest):
+            setattr(found, several.dest, self._get_values(several, rest))
+            rest = []
+        return found, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         known = list(action.choices or ())
@@ -163,7 +172,7 @@ def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) ->
             prog=f"{prog} {command}",
             usage=_usage(f"{prog} {command}", verb),
             description=_description(verb),
-            epilog=_examples(verb.full),
+            epilog="\n\n".join(filter(None, (queries.told(verb), _examples(verb.full)))),
         )
         child.set_defaults(verb=verb, parser=child)
         _add_arguments(child, verb)
@@ -186,11 +195,15 @@ def _usage(prog: str, verb: Verb) -> str:
     words = [prog]
     for argument in commands.arguments(verb):
         if argument.positional:
-            word = f"{argument.metavar}..." if argument.many else argument.metavar
-            words.append(word if argument.required else f"[{word}]")
+            words.append(_shown(argument))
         elif argument.required:
             words.append(f"{argument.option} {argument.metavar}")
     return " ".join([*words, "[OPTIONS]"])
+
+
+def _shown(argument: Argument) -> str:
+    word = f"{argument.metavar}..." if argument.many else argument.metavar
+    return f"[{word}]" if _count(argument) in ("*", "?") else word
 
 
 def _description(verb: Verb) -> str:
@@ -249,12 +262,14 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=help_,
     )
-    _complete(action, _completer(argument))
+    in_query = argument.parameter.name in queries.PARAMETERS
+    _complete(action, queries.Completer(verb, argument.parameter.name) if in_query else _completer(argument))
 
 
 def _count(argument: Argument) -> str | None:
     if argument.many:
-        return "+" if argument.required else "*"
+        needed = argument.required and any(meta.min_length for meta in meta_of(argument.parameter.type))
+        return "+" if needed else "*"
     return None if argument.required else "?"
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hsmctl.output import View
@@ -14,6 +14,10 @@ from libvdsm.api.types import ImageInfo
 
 def _about(image: ImageInfo) -> str:
     return f"{image.name or 'image without a name'}, {show_size(image.capacity)}, id {image.id}"
+
+
+def _tagged(tags: Sequence[str] | None, what: str) -> str:
+    return f"{what} is tagged {', '.join(tags)}." if tags else f"{what} has no tags."
 
 
 SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
@@ -34,6 +38,8 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
         f"{' as ' + s.given['name'] if s.given.get('name') else ''}."
     ),
     "Image.deleteMany": lambda _, s: f"Deleted {len(s.given['images'])} images.",
+    "Image.setTags": lambda image, s: _tagged(image.tags, s.name("image")),
+    "Volume.setTags": lambda volume, s: _tagged(volume.tags, s.name("volume")),
     "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
     "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",

@@ -62,6 +62,7 @@ def _images(page: ImagePage, shown: Shown) -> View:
     names = {image.id: image.name for image in page.items}
     several = len({image.domain for image in page.items}) > 1
     damaged = any(image.damage for image in page.items)
+    tagged = any(image.tags for image in page.items)
     domains = shown.names.domain_names() if several else {}
     rows = []
     for image in page.items:
@@ -75,10 +76,11 @@ def _images(page: ImagePage, shown: Shown) -> View:
             _in_use(image.prepared),
         ]
         row += [domains.get(image.domain, str(image.domain))] if several else []
+        row += [", ".join(image.tags) if image.tags else "-"] if tagged else []
         row += [Styled(image.damage, "red") if image.damage else "-"] if damaged else []
         rows.append(row)
     headings = ["NAME", "ID", "SIZE", "USED", "SNAPSHOTS", "TEMPLATE", "IN USE"]
-    headings += ["DOMAIN"] * several + ["DAMAGE"] * damaged
+    headings += ["DOMAIN"] * several + ["TAGS"] * tagged + ["DAMAGE"] * damaged
     empty = "There are no images yet. Make one with `hsmctl image create NAME --size 64G`."
     return Table(headings, rows, frozenset({"SIZE", "USED", "SNAPSHOTS"}), empty)
 
@@ -111,6 +113,7 @@ def _image(image: ImageInfo, shown: Shown) -> View:
         ("ID", str(image.id)),
         ("Domain", f"{shown.names.domain_names().get(image.domain, '-')} ({image.domain})"),
         ("Description", image.description),
+        ("Tags", ", ".join(image.tags) if image.tags else None),
         ("Size", show_size_exactly(image.capacity)),
         ("Used", show_size_exactly(image.actual_size)),
         ("Created", show_time(image.created)),

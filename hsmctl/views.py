@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 
 from hsmctl.fields import facts
 from hsmctl.history import history
-from hsmctl.output import View
+from hsmctl.output import Table, View
 from hsmctl.sentences import SENTENCES
 from hsmctl.shown import Shown
 from hsmctl.tables import LOOKS
@@ -27,7 +28,14 @@ def view(result: Any, shown: Shown) -> View:
         return sentence(result, shown)
     for type_, look in _LOOKS.items():
         if isinstance(result, type_):
-            return look(result, shown)
+            return _filtered(look(result, shown), shown)
     if isinstance(result, Nothing) or not isinstance(result, msgspec.Struct):
         return "Done."
     return facts(result)
+
+
+def _filtered(made: View, shown: Shown) -> View:
+    """A list that a filter left empty does not say that there is nothing."""
+    if isinstance(made, Table) and "filter" in shown.given:
+        return dataclasses.replace(made, empty="Nothing fits the filter.")
+    return made

@@ -44,6 +44,18 @@ class AttributesContract(Contract):
         assert untouched.attributes == attributes.NONE
         assert domain.garbage() == []
 
+    def test_a_volume_tells_its_tags(self, domain: Domain) -> None:
+        new = make(domain, new_raw())
+        kept: dict[uuid.UUID, VolumeAttributes] = {
+            new.volume: VolumeAttributes(tags=("first", "größer")),
+            uuid.uuid4(): VolumeAttributes(tags=("of what is gone",)),
+        }
+        with domain.lease(WAIT):
+            domain.set_attributes(new.image, Attributes(tags=("of the image",), volumes=kept))
+        record = again(domain).image(new.image)
+        assert record is not None
+        assert {volume.id: volume.tags for volume in record.volumes.values()} == {new.volume: ("first", "größer")}
+
     def test_what_does_not_fit_is_refused_and_changes_nothing(self, domain: Domain) -> None:
         new = make(domain, new_raw())
         with domain.lease(WAIT):

@@ -96,6 +96,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """in how many images its data appears, where the storage counts that; else 1"""
     header: Header | None = None
     damage: str | None = None
+    tags: tuple[str, ...] = ()
+    """as its image's attributes have them; a linked volume's are told in its own image only"""
 
     @property
     def is_linked(self) -> bool:

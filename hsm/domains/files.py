@@ -16,6 +16,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
+
 from hsm.domains import durable, file_attributes, file_garbage, presence
 from hsm.domains.base import (
     Damaged,
@@ -151,6 +153,8 @@ class FileDomain(Domain):
                 damaged.append(
                     Damaged(path=self._relative(f"{folder}/{image}{ATTRIBUTES}"), reason=str(error), image=image)
                 )
+        for id_ in volumes.keys() & kept.volumes.keys():
+            volumes[id_] = msgspec.structs.replace(volumes[id_], tags=kept.tags_of(id_))
         return ImageRecord(id=image, volumes=volumes, damaged=damaged, attributes=kept)
 
     def _read_volume(self, data_path: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged | None:

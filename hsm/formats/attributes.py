@@ -17,6 +17,10 @@ import msgspec
 _VERSION = 1
 LIMIT = 7168
 """Bytes that a document has at most."""
+TAGS = 32
+"""Tags that an image, or a volume, has at most."""
+TAGS_LIMIT = 4096
+"""Of these, bytes for the tags of an image and its volumes: the rest is kept free for what a change has to note."""
 
 
 class BadAttributes(Exception):
@@ -111,8 +115,29 @@ class Attributes(
         making = self.making if self.making and self.making.leaf != volume else None
         return msgspec.structs.replace(self, volumes=left, making=making)
 
+    def tags_of(self, volume: UUID) -> tuple[str, ...]:
+        return self.volumes[volume].tags if volume in self.volumes else ()
+
+    def with_tags(self, tags: tuple[str, ...], volume: UUID | None = None) -> Attributes:
+        """With other tags of the image, or of one of its volumes.  Raises ``AttributesTooLong``."""
+        if volume is None:
+            changed = msgspec.structs.replace(self, tags=tags)
+        else:
+            kept = msgspec.structs.replace(self.volumes.get(volume, VolumeAttributes()), tags=tags)
+            others = {id_: other for id_, other in self.volumes.items() if id_ != volume}
+            changed = msgspec.structs.replace(self, volumes=others | ({volume: kept} if kept != _EMPTY else {}))
+        if len(tags) > TAGS:
+            msg = f"it would have {len(tags)} tags, and {TAGS} are the limit"
+            raise AttributesTooLong(msg)
+        size = len(msgspec.json.encode((changed.tags, {id_: other.tags for id_, other in changed.volumes.items()})))
+        if size > TAGS_LIMIT:
+            msg = f"the tags of the image and its volumes would take {size} bytes, and {TAGS_LIMIT} are the limit"
+            raise AttributesTooLong(msg)
+        return changed
+
 
 NONE = Attributes()
+_EMPTY = VolumeAttributes()
 
 
 class _Document(Attributes, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel"):

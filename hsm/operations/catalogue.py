@@ -23,6 +23,7 @@ from hsm.operations.domains import (
 )
 from hsm.operations.groups import DeleteImages, SnapshotImages
 from hsm.operations.shrinking import ShrinkingResize
+from hsm.operations.tagging import TagImage, TagVolume
 from libvdsm.api import VERBS
 
 
@@ -58,6 +59,8 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Volume.setDescription": SetDescription,
     "Volume.setLegality": SetLegality,
     "Volume.delete": DeleteVolume,
+    "Image.setTags": TagImage,
+    "Volume.setTags": TagVolume,
 }
 
 

@@ -3,8 +3,8 @@
 
 Changes nothing that is published, so it has no commit point and may end anywhere.  What was only begun is judged
 under the domain's lease, in batches of at most half a second; what was unpublished needs its own lease alone.
-Before that it finishes what was interrupted: changes in place that have begun, and roles that a crash left wrongly
-written.
+Before that it finishes what was interrupted: changes in place that have begun, roles that a crash left wrongly written,
+and tags of volumes that are gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from libvdsm.api.domain import GarbageReport
 from libvdsm.api.event import GarbageCollected
-from libvdsm.api.types import ImageId, VolumeRole
+from libvdsm.api.types import ImageId, VolumeId, VolumeRole
 from libvdsm.log import Log
 
 log = Log("hsm.collecting")
@@ -100,6 +100,7 @@ def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], 
         elif record.attributes.making is not None and record.published:
             _forget_making(context, domain, image)
         else:
+            _forget_tags(context, domain, record)
             mend_roles(context, domain, record)
     # What waited for another image's turn has been finished with that one.
     late = [image for image in unfinished if not _has_intent(domain, image)]
@@ -117,6 +118,29 @@ def _forget_making(context: Context, domain: Domain, image: ImageId) -> None:
         record = domain.image(image)
         if record is not None and record.published:
             domain.set_attributes(image, msgspec.structs.replace(record.attributes, making=None))
+
+
+def _forget_tags(context: Context, domain: Domain, seen: ImageRecord) -> None:
+    """The tags of volumes that were deleted, where a crash left them."""
+    if not _gone(seen):
+        return
+    with domain_lease(context, domain):
+        record = domain.image(seen.id)
+        if record is not None and (gone := _gone(record)):
+            kept = record.attributes
+            for volume in gone:
+                kept = kept.without_volume(volume)
+            domain.set_attributes(record.id, kept)
+
+
+def _gone(record: ImageRecord) -> list[VolumeId]:
+    """What tags are kept of and is not there, in an image of which everything is known."""
+    kept = record.attributes
+    if not record.published or record.damaged or kept.intent is not None or kept.making is not None:
+        return []
+    # What expires is about to come, or to go, by way of others.
+    gone = kept.volumes.keys() - record.volumes.keys()
+    return [VolumeId(volume) for volume in gone if kept.volumes[volume].expires is None]
 
 
 def mend_roles(context: Context, domain: Domain, seen: ImageRecord) -> None:

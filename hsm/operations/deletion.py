@@ -47,8 +47,21 @@ def give_back(domain: Domain, left: Garbage) -> None:
         log.warning("left for the collector", path=left.path, error=error)
 
 
+def made(domain: Domain, record: ImageRecord, volume: VolumeId) -> ImageRecord:
+    """Before a volume is unpublished: its image does not depend on its being there.  Under the domain's lease."""
+    making = record.attributes.making
+    if making is None or making.leaf != volume:
+        return record
+    kept = msgspec.structs.replace(record.attributes, making=None)
+    domain.set_attributes(record.id, kept)
+    return msgspec.structs.replace(record, attributes=kept)
+
+
 def forget(domain: Domain, record: ImageRecord, volume: VolumeId) -> None:
-    """Before a volume is unpublished: nothing that is kept of its image names it.  Under the domain's lease."""
+    """After a volume was unpublished: nothing that is kept of its image names it.  Under the domain's lease.
+
+    Not before: whoever ends between the two leaves what concerns nothing, and not a volume without its tags.
+    """
     kept = record.attributes.without_volume(volume)
     if kept != record.attributes:
         domain.set_attributes(record.id, kept)
@@ -141,12 +154,12 @@ class DeleteVolume(BaseOperation):
                     record, found = self._decide(domain)
                     whole = len(record.own) == 1
                     job.commit()
-                    forget(domain, record, volume)
+                    record = made(domain, record, volume)
                     if whole:
                         left = domain.unpublish_image(image, wipe=self.params.wipe)
                     else:
                         left = domain.unpublish_volume(image, volume, wipe=self.params.wipe)
-                        self._unfreeze(domain, record, found)
+                        self._mend(domain, record, found)
             if whole:
                 self.context.events.emit(ImageDeleted(domain=domain.id, image=image))
             else:
@@ -171,8 +184,11 @@ class DeleteVolume(BaseOperation):
             raise TemplateInUse(image=record.id, clones=clones)
         return record, volume
 
-    def _unfreeze(self, domain: Domain, record: ImageRecord, deleted: VolumeRecord) -> None:
-        """Write that the volume below is the leaf now; if that fails it is one all the same."""
+    def _mend(self, domain: Domain, record: ImageRecord, deleted: VolumeRecord) -> None:
+        """Write that the volume below is the leaf now, and that this one has no tags; if that fails it is so all the
+        same, and the collector's."""
+        with suppress(OSError):
+            forget(domain, record, deleted.id)
         below = record.volumes.get(VolumeId(deleted.metadata.parent)) if deleted.metadata.parent else None
         if below is None or below.is_linked or below.metadata.role is not VolumeRole.INTERNAL:
             return

@@ -53,6 +53,7 @@ def volume_info(domain: DomainId, volume: VolumeRecord, role: VolumeRole) -> Vol
         backing_file=header.backing_file if header else None,
         cluster_size=header.cluster_size if header else None,
         damage=volume.damage,
+        tags=list(volume.tags) or None,
     )
 
 
@@ -125,6 +126,7 @@ def image_info(
         chain=volume_infos(domain, record, linked=True) if chain else None,
         damage=damage,
         pending=chains.work_of(record.attributes.intent) if record.attributes.intent else None,
+        tags=list(record.attributes.tags) or None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hsm.operations import checking, describe
 from hsm.operations.base import storage_errors
 from hsm.operations.domains import info_of
-from hsm.paging import page
+from hsm.paging import Listing, page
 from hsm.services.base import Service
 from libvdsm.api.domain import (
     CheckReport,
@@ -49,9 +49,12 @@ class DomainService(Service, Domain):
         self.context.registry.find(domain)
         return self.submit("Domain.detach", domain=domain)
 
-    def list(self, *, limit: int = 1000, start: str | None = None) -> DomainPage:
-        found = sorted((info_of(self.context, item.id) for item in self.context.registry.all()), key=_key)
-        items, following = page(found, _key, limit, start)
+    def list(
+        self, *, filter: str | None = None, sort: str | None = None, limit: int = 1000, start: str | None = None
+    ) -> DomainPage:
+        listing = Listing("Domain.list", DomainInfo, default="name", filter=filter, sort=sort, start=start)
+        found = [info_of(self.context, item.id) for item in self.context.registry.all()]
+        items, following = listing.page(found, limit)
         return DomainPage(items=items, next=following)
 
     def get_info(self, *, domain: DomainId) -> DomainInfo:
@@ -123,7 +126,3 @@ class DomainService(Service, Domain):
     def collect_garbage(self, *, domain: DomainId) -> TaskInfo[GarbageReport]:
         self.context.registry.find(domain)
         return self.submit("Domain.collectGarbage", domain=domain)
-
-
-def _key(info: DomainInfo) -> str:
-    return f"{info.name or ''} {info.id}"

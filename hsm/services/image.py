@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hsm.operations import chains, copying, describe, use
 from hsm.operations.base import lock_domain, lock_image, storage_errors
-from hsm.paging import page
+from hsm.paging import Listing
 from hsm.services.base import Service, fitting
 from hsm.tools.opener import open_for
 from libvdsm.api.errors import (
@@ -33,6 +33,7 @@ from libvdsm.api.types import (
     ImageInfo,
     Nothing,
     PreparedInfo,
+    TagChange,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -141,26 +142,40 @@ class ImageService(Service, Image):
             volume=self._volume(domain, new, volume),
         )
 
-    def list(self, *, domain: DomainId | None = None, limit: int = 10_000, start: str | None = None) -> ImagePage:
+    def list(
+        self,
+        *,
+        domain: DomainId | None = None,
+        filter: str | None = None,
+        sort: str | None = None,
+        limit: int = 10_000,
+        start: str | None = None,
+    ) -> ImagePage:
+        listing = Listing(
+            "Image.list", ImageInfo, default="name", filter=filter, sort=sort, start=start, scope=(domain,)
+        )
+        ids = listing.pinned("id")
         if domain is not None:
-            found = self._images(domain)
+            found = self._images(domain, ids)
         else:
             found = []
+            wanted = listing.pinned("domain")
             for item in self.context.registry.all():
+                if wanted is not None and item.id not in wanted:
+                    continue
                 # A domain that cannot be reached hides no other; Domain.list tells of it.
                 with suppress(DomainDamaged, StorageFailed, NoSuchDomain):
-                    found += self._images(item.id)
-        found.sort(key=_key)
-        items, following = page(found, _key, limit, start)
+                    found += self._images(item.id, ids)
+        items, following = listing.page(found, limit)
         return ImagePage(items=items, next=following)
 
-    def _images(self, domain: DomainId) -> builtins.list[ImageInfo]:
+    def _images(self, domain: DomainId, wanted: frozenset[ImageId] | None) -> builtins.list[ImageInfo]:
         opened = self.context.registry.get(domain)
         keepers = self.context.keepers.all()
         infos = []
         with storage_errors(self.context, domain):
             for image in opened.image_ids():
-                record = opened.image(image)
+                record = opened.image(image) if wanted is None or image in wanted else None
                 if record is not None and record.published:
                     infos.append(describe.image_info(domain, record, describe.prepared_of(opened, record, keepers)))
         return infos
@@ -283,6 +298,17 @@ class ImageService(Service, Image):
         self.context.registry.find(domain)
         _different("Image.deleteMany", images)
         return self.submit("Image.deleteMany", domain=domain, images=images, wipe=wipe)
+
+    def set_tags(
+        self,
+        *,
+        domain: DomainId,
+        image: ImageId,
+        tags: builtins.list[str],
+        change: TagChange = TagChange.REPLACE,
+    ) -> TaskInfo[ImageInfo]:
+        self.context.registry.find(domain)
+        return self.submit("Image.setTags", domain=domain, image=image, tags=tags, change=change)
 
 
 def _key(info: ImageInfo) -> str:

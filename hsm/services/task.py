@@ -3,26 +3,28 @@
 
 from __future__ import annotations
 
-import builtins
 from typing import Any
 
-from hsm.paging import page
+from hsm.paging import Listing
 from hsm.services.base import Service
 from libvdsm.api.task import Task, TaskPage
 from libvdsm.api.types import Nothing, TaskId, TaskInfo, TaskState
 
-_FAR = 10**10
-
-
-def _key(info: TaskInfo[Any]) -> str:
-    """Sorts the newest first."""
-    return f"{_FAR - info.created:020.6f} {info.id}"
-
 
 class TaskService(Service, Task):
-    def list(self, *, state: TaskState | None = None, limit: int = 1000, start: str | None = None) -> TaskPage:
-        found: builtins.list[TaskInfo[Any]] = sorted(self.parts.tasks.list(state), key=_key)
-        items, following = page(found, _key, limit, start)
+    def list(
+        self,
+        *,
+        state: TaskState | None = None,
+        filter: str | None = None,
+        sort: str | None = None,
+        limit: int = 1000,
+        start: str | None = None,
+    ) -> TaskPage:
+        listing: Listing[TaskInfo[Any]] = Listing(
+            "Task.list", TaskInfo, default="-created", filter=filter, sort=sort, start=start, scope=(state,)
+        )
+        items, following = listing.page(self.parts.tasks.list(state), limit)
         return TaskPage(items=items, next=following)
 
     def get_info(self, *, task: TaskId) -> TaskInfo[Any]:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import builtins
 import uuid
 
 from hsm.operations import chains, describe
 from hsm.operations.base import storage_errors
 from hsm.operations.making import qemu_img
-from hsm.paging import page
+from hsm.paging import Listing
 from hsm.services.base import Service, fitting
 from hsm.tools.qemu_img import Source
 from libvdsm.api.errors import InvalidParameter, NoSuchVolume
@@ -19,6 +20,7 @@ from libvdsm.api.types import (
     ImageId,
     Legality,
     Nothing,
+    TagChange,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -77,19 +79,37 @@ class VolumeService(Service, Volume):
             return describe.volume_info(domain, found, record.role(found))
 
     def list(
-        self, *, domain: DomainId, image: ImageId | None = None, limit: int = 10_000, start: str | None = None
+        self,
+        *,
+        domain: DomainId,
+        image: ImageId | None = None,
+        filter: str | None = None,
+        sort: str | None = None,
+        limit: int = 10_000,
+        start: str | None = None,
     ) -> VolumePage:
+        # By sequence rather than by depth: a merge of layers below does not move a volume in the list.
+        listing = Listing(
+            "Volume.list",
+            VolumeInfo,
+            default="image,sequence,created",
+            filter=filter,
+            sort=sort,
+            start=start,
+            scope=(domain, image),
+        )
         opened = self.context.registry.get(domain)
         infos: list[VolumeInfo] = []
         with storage_errors(self.context, domain):
             if image is not None:
                 infos = describe.volume_infos(domain, chains.image_of(opened, image))
             else:
+                wanted = listing.pinned("image")
                 for item in opened.image_ids():
-                    record = opened.image(item)
+                    record = opened.image(item) if wanted is None or item in wanted else None
                     if record is not None:
                         infos += describe.volume_infos(domain, record)
-        items, following = page_of_volumes(infos, limit, start)
+        items, following = listing.page(infos, limit)
         return VolumePage(items=items, next=following)
 
     def resize(
@@ -180,20 +200,14 @@ class VolumeService(Service, Volume):
         home = image or self._home(domain, volume)
         return self.submit("Volume.delete", domain=domain, volume=volume, image=home, wipe=wipe, generation=generation)
 
-
-def page_of_volumes(infos: list[VolumeInfo], limit: int, start: str | None) -> tuple[list[VolumeInfo], str | None]:
-    """By image, and inside an image the oldest first: the place in that order is the key."""
-    if start is None and len(infos) <= limit:
-        return infos, None
-    keys = {info.id: f"{info.image} {place:06d} {info.id}" for place, info in _places(infos)}
-    return page(infos, lambda info: keys[info.id], limit, start)
-
-
-def _places(infos: list[VolumeInfo]) -> list[tuple[int, VolumeInfo]]:
-    places = []
-    place, image = 0, None
-    for info in infos:
-        place = place + 1 if info.image == image else 0
-        image = info.image
-        places.append((place, info))
-    return places
+    def set_tags(
+        self,
+        *,
+        domain: DomainId,
+        volume: VolumeId,
+        tags: builtins.list[str],
+        change: TagChange = TagChange.REPLACE,
+        image: ImageId | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        home = self._existing(domain, volume, image)
+        return self.submit("Volume.setTags", domain=domain, volume=volume, tags=tags, change=change, image=home)

@@ -17,6 +17,9 @@ from libvdsm.api.errors import (
     DomainNotFound,
     DomainReadOnly,
     Interrupted,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSort,
     NoSpace,
     NoSuchDomain,
     NotSupported,
@@ -30,12 +33,14 @@ from libvdsm.api.types import (
     Count,
     Cursor,
     DomainId,
+    Filter,
     ImageId,
     Limit,
     Name,
     Nothing,
     OpenEnum,
     Path,
+    Sort,
     TaskInfo,
     Text,
     VolumeId,
@@ -194,10 +199,17 @@ class Domain(ABC):
     def detach(self, *, domain: _Domain) -> TaskInfo[Nothing]:
         """Stop serving a domain; nothing on it changes.  Refused while images of it are in use here."""
 
-    @verb(since="1.0", right=Right.READ)
+    @verb(since="1.0", right=Right.READ, errors=(InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
-    def list(self, *, limit: Limit = 1000, start: Cursor | None = None) -> DomainPage:
-        """List the domains that are served, by name, those that cannot be reached included."""
+    def list(
+        self,
+        *,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
+        limit: Limit = 1000,
+        start: Cursor | None = None,
+    ) -> DomainPage:
+        """List the domains that are served, by name if nothing else is said, those that cannot be reached included."""
 
     @verb(since="1.0", right=Right.READ, errors=(NoSuchDomain,), positional=("domain",))
     @abstractmethod

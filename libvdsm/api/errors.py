@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from libvdsm.api.types import Bytes, DomainId, ImageId, SessionId, TaskId, Text, VolumeId, Word
+from libvdsm.api.types import Bytes, Count, DomainId, ImageId, SessionId, TaskId, Text, VolumeId, Word
 from libvdsm.declare import ApiError
 
 Reason = Annotated[Text, Meta(description="what exactly is wrong")]
@@ -113,6 +113,34 @@ class ConnectionFailed(ApiError):
     code = 111
     template = "No answer from {address}: {reason}. Is hsmd running?"
     address: Annotated[Text, Meta(description="where the client tried to reach it")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class InvalidFilter(ApiError):
+    """A filter is not an expression on the fields of what the verb lists."""
+
+    code = 135
+    template = "The filter is wrong at character {position}: {reason}."
+    position: Annotated[Count, Meta(description="where in the filter, counted in characters from 1")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class InvalidSort(ApiError):
+    """An order is not a list of fields that the verb can sort by."""
+
+    code = 136
+    template = "The list cannot be sorted so: {reason}."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class InvalidCursor(ApiError):
+    """A cursor is not of this list, or of one with another filter or order."""
+
+    code = 137
+    template = "The cursor is not where a page of this list ended: {reason}. Leave `start` out to begin at the first page."
     reason: Reason
 
 

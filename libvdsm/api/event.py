@@ -72,7 +72,7 @@ class VolumeCreated(EventData, frozen=True, kw_only=True):
 
 
 class VolumeChanged(EventData, frozen=True, kw_only=True):
-    """A volume's size, description, legality or role changed."""
+    """A volume's size, description, legality, role or tags changed."""
 
     domain: Annotated[DomainId, Meta(description="the domain")]
     image: Annotated[ImageId, Meta(description="the image")]
@@ -85,6 +85,13 @@ class VolumeDeleted(EventData, frozen=True, kw_only=True):
     domain: Annotated[DomainId, Meta(description="the domain")]
     image: Annotated[ImageId, Meta(description="the image")]
     volume: Annotated[VolumeId, Meta(description="the volume")]
+
+
+class ImageChanged(EventData, frozen=True, kw_only=True):
+    """What is kept of an image as a whole changed: its tags."""
+
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    image: Annotated[ImageId, Meta(description="the image")]
 
 
 class ImageDeleted(EventData, frozen=True, kw_only=True):

@@ -23,6 +23,9 @@ from libvdsm.api.errors import (
     ImageInUse,
     ImageUnfinished,
     Interrupted,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSort,
     IsTemplate,
     NoSpace,
     NoSuchDomain,
@@ -48,6 +51,7 @@ from libvdsm.api.types import (
     Descriptor,
     DomainId,
     FileFormat,
+    Filter,
     ImageId,
     ImageInfo,
     Limit,
@@ -56,6 +60,9 @@ from libvdsm.api.types import (
     Nothing,
     Path,
     PreparedInfo,
+    Sort,
+    TagChange,
+    Tags,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -228,16 +235,18 @@ class Image(ABC):
         new template of one volume.  The commit point is the change, or the appearance, of that volume's metadata.
         """
 
-    @verb(since="1.0", right=Right.READ, errors=_READING)
+    @verb(since="1.0", right=Right.READ, errors=(*_READING, InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
     def list(
         self,
         *,
         domain: Annotated[DomainId, Meta(description="only this domain; absent: all")] | None = None,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
         limit: Limit = 10_000,
         start: Cursor | None = None,
     ) -> ImagePage:
-        """List images by name, templates and damaged ones included."""
+        """List images, by name if nothing else is said, templates and damaged ones included."""
 
     @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage), positional=("image",))
     @abstractmethod
@@ -417,4 +426,26 @@ class Image(ABC):
         """Delete several images together: all of them, or none.  What is gone already counts as deleted.
 
         The commit point is an intent with the first of them; from then on the others follow, also after a crash.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(*_STORAGE, NoSuchImage, ImageUnfinished, ImageDamaged),
+        positional=("image", "tags"),
+    )
+    @abstractmethod
+    def set_tags(
+        self,
+        *,
+        domain: _Domain,
+        image: _Image,
+        tags: Annotated[Tags, Meta(description="short texts, such as `backup` or `env=prod`")],
+        change: Annotated[TagChange, Meta(description="what is done with them")] = TagChange.REPLACE,
+    ) -> TaskInfo[ImageInfo]:
+        """Set, add or remove an image's tags; with none given, and nothing else said, it has none afterwards.
+
+        They stay with the image through snapshots and moves, and mean nothing to the service or to oVirt; lists can
+        be filtered by them.  All tags of an image and its volumes take at most 4096 bytes.  It may be in use.  The
+        commit point is the replacing of the image's attributes.
         """

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from libvdsm.api.errors import NoSuchTask, TaskNotEnded, TaskPastStopping
-from libvdsm.api.types import Cursor, Limit, Nothing, Seconds, TaskId, TaskInfo, TaskState
+from libvdsm.api.errors import InvalidCursor, InvalidFilter, InvalidSort, NoSuchTask, TaskNotEnded, TaskPastStopping
+from libvdsm.api.types import Cursor, Filter, Limit, Nothing, Seconds, Sort, TaskId, TaskInfo, TaskState
 from libvdsm.declare import Info, Right, verb
 
 
@@ -25,16 +25,21 @@ class TaskPage(Info, frozen=True, kw_only=True):
 class Task(ABC):
     """Changes that go on, or have ended."""
 
-    @verb(since="1.0", right=Right.READ)
+    @verb(since="1.0", right=Right.READ, errors=(InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
     def list(
         self,
         *,
         state: Annotated[TaskState, Meta(description="only tasks in this state")] | None = None,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
         limit: Limit = 1000,
         start: Cursor | None = None,
     ) -> TaskPage:
-        """List the tasks that the service knows, those that ended included, until they are cleared or too old."""
+        """List the tasks that the service knows, those that ended included, until they are cleared or too old.
+
+        If nothing else is said, the newest are first.
+        """
 
     @verb(since="1.0", right=Right.READ, errors=(NoSuchTask,), positional=("task",))
     @abstractmethod

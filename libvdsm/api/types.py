@@ -23,6 +23,9 @@ MAX_CAPACITY = 2**62
 # Everything but control characters, surrogates and the two code points that XML forbids.
 _LINE = "^[^\\x00-\\x1f\\x7f\\ud800-\\udfff\\ufffe\\uffff]*\\Z"
 
+_SINCE_1_1 = {"since": "1.1"}
+"""Of what was added to something that was there before."""
+
 DomainId = NewType("DomainId", UUID)
 """A storage domain."""
 ImageId = NewType("ImageId", UUID)
@@ -62,6 +65,28 @@ Limit = Annotated[int, Meta(ge=1, le=100_000, description="how many items at mos
 Cursor = Annotated[
     str, Meta(max_length=256, pattern=_LINE, description="the `next` of the page before; absent: from the beginning")
 ]
+Filter = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=4096,
+        pattern=_LINE,
+        description="only those that fit this expression on their fields",
+        extra=_SINCE_1_1,
+    ),
+]
+Sort = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=_LINE,
+        description="up to three fields to sort by, with commas between them; with a `-` before it, a field sorts downwards",
+        extra=_SINCE_1_1,
+    ),
+]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=_LINE)]
+Tags = Annotated[list[Tag], Meta(max_length=32)]
 Generation = Annotated[
     int,
     Meta(ge=0, le=999, description="the generation that the volume is expected to have; absent: any"),
@@ -143,6 +168,19 @@ class Legality(OpenEnum):
     """a value newer than this client"""
 
 
+class TagChange(OpenEnum):
+    """What is done with tags that are given."""
+
+    REPLACE = "replace"
+    """they are the tags from now on; what was there before is gone"""
+    ADD = "add"
+    """they are added to what is there"""
+    REMOVE = "remove"
+    """they are taken away, where they are there"""
+    UNKNOWN = "unknown"
+    """a value newer than this client"""
+
+
 class Nothing(Info, frozen=True, kw_only=True):
     """The result of a verb that has nothing to say but that it succeeded."""
 
@@ -170,6 +208,10 @@ class VolumeInfo(Info, frozen=True, kw_only=True):
     cluster_size: Annotated[Bytes, Meta(description="of a qcow2 volume")] | None = None
     damage: (
         Annotated[Text, Meta(description="why its data could not be read, if so; Domain.check says more")] | None
+    ) = None
+    tags: (
+        Annotated[Tags, Meta(description="the user's; a template's volume has them in its own image", extra=_SINCE_1_1)]
+        | None
     ) = None
 
 
@@ -214,6 +256,7 @@ class ImageInfo(Info, frozen=True, kw_only=True):
         Annotated[Word, Meta(description="a change in place that has begun and not ended; until then it is not used")]
         | None
     ) = None
+    tags: Annotated[Tags, Meta(description="the user's, of the image as a whole", extra=_SINCE_1_1)] | None = None
 
 
 class TaskState(OpenEnum):

@@ -20,6 +20,9 @@ from libvdsm.api.errors import (
     ImageInUse,
     ImageUnfinished,
     Interrupted,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSort,
     IsTemplate,
     NoSpace,
     NoSuchDomain,
@@ -43,12 +46,16 @@ from libvdsm.api.types import (
     Cursor,
     DomainId,
     FileFormat,
+    Filter,
     Generation,
     ImageId,
     Legality,
     Limit,
     Line,
     Nothing,
+    Sort,
+    TagChange,
+    Tags,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -156,17 +163,22 @@ class Volume(ABC):
     def get_info(self, *, domain: _Domain, volume: _Volume, image: _Image | None = None) -> VolumeInfo:
         """Tell all about one volume, read anew from the storage.  Faster when the image is given."""
 
-    @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage))
+    @verb(since="1.0", right=Right.READ, errors=(*_READING, NoSuchImage, InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
     def list(
         self,
         *,
         domain: _Domain,
         image: Annotated[ImageId, Meta(description="only this image's; absent: all")] | None = None,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
         limit: Limit = 10_000,
         start: Cursor | None = None,
     ) -> VolumePage:
-        """List volumes with everything that `getInfo` tells, read anew from the storage."""
+        """List volumes with everything that `getInfo` tells, read anew from the storage.
+
+        If nothing else is said, they are listed by image, and each image's oldest first.
+        """
 
     @verb(
         since="1.0",
@@ -260,4 +272,25 @@ class Volume(ABC):
 
         The last volume takes its image with it.  What is gone already counts as deleted.  The commit point is the
         disappearance of the volume's metadata under its name.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(*_STORAGE, NoSuchImage, NoSuchVolume, ImageUnfinished, ImageDamaged, VolumeDamaged, IsTemplate),
+        positional=("volume", "tags"),
+    )
+    @abstractmethod
+    def set_tags(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        tags: Annotated[Tags, Meta(description="short texts, such as `gold` or `consistent`")],
+        change: Annotated[TagChange, Meta(description="what is done with them")] = TagChange.REPLACE,
+        image: _Image | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        """Set, add or remove the tags of one layer of an image, which go when it goes.
+
+        As `Image.setTags` in all else.
         """

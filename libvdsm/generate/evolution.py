@@ -257,12 +257,21 @@ _RULES: Mapping[str, Callable[[Any, Any, Flow], bool]] = {
 
 
 def _bad_since(old: Document, new: Document) -> Iterator[str]:
-    """A new verb says since when: later than what is released, and not later than now."""
+    """What is new says since when: later than what is released, and not later than now."""
     before = verbs_of(old)
     for name, verb in verbs_of(new).items():
-        in_time = _version(old["version"]) < _version(verb["since"]) <= _version(new["version"])
-        if name not in before and not in_time:
+        if name not in before and not _is_between(old["version"], verb["since"], new["version"]):
             yield f"{name} is new in {new['version']}, and says since {verb['since']}"
+    known = elements(old)
+    for name, element in elements(new).items():
+        since = element.facts.get("since", "")
+        is_member = name.startswith(("parameter ", "field "))
+        if is_member and since and name not in known and not _is_between(old["version"], since, new["version"]):
+            yield f"{name} is new in {new['version']}, and says since {since}"
+
+
+def _is_between(released: str, since: str, now: str) -> bool:
+    return _version(released) < _version(since) <= _version(now)
 
 
 def _bad_deprecations(new: Document) -> Iterator[str]:

@@ -94,6 +94,7 @@ _VALUES: dict[str, Any] = {
     "Image.list.domain": _IDS["DomainId"],
     "Image.makeTemplate.name": "debian13",
     "Image.prepare.readOnly": True,
+    "Image.setTags.tags": ["backup", "env=prod"],
     "Image.snapshot.name": "before the upgrade",
     "ImageInfo.name": "web01",
     "ImageInfo.snapshots": 0,
@@ -123,6 +124,7 @@ _VALUES: dict[str, Any] = {
     "ToolInfo.version": "10.0.2",
     "Volume.create.capacity": 64 * _GIB,
     "Volume.resize.capacity": 128 * _GIB,
+    "Volume.setTags.tags": ["consistent"],
     "VolumeInfo.name": "web01",
     "actualSize": 9 * _GIB,
     "description": "web server, blue",
@@ -232,7 +234,9 @@ class Examples:
         if any(schemas[name].get("$ref", "").endswith("/ImageId") for name in record["positional"]):
             values.pop("domain", None)
         words = ["hsmctl", group.lower(), kebab(name)]
-        words += [_word(schemas[name], name, values[name]) for name in record["positional"]]
+        for name in record["positional"]:
+            several = isinstance(values[name], list)
+            words += values[name] if several else [_word(schemas[name], name, values[name])]
         for option, value in values.items():
             if option not in record["positional"]:
                 words += _option(schemas[option], option, value)

@@ -66,7 +66,8 @@ did.  `Event.poll` works on every wire, `Event.subscribe` where the service can 
 
 _PAGES = """\
 Verbs that list answer `items`, at most `limit` of them, and where there are more, `next`, which is given as
-`start` in the next call."""
+`start` in the next call.  Those of domains, images, volumes and tasks take a `filter` and an order, in the
+language of [queries](../../docs/guide/queries.md)."""
 
 _LIMITS = """\
 Bounds of single values stand with each parameter.  Limits of messages, connections and sessions are

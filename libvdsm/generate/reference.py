@@ -36,6 +36,11 @@ members as `data`. Clients pass over names that they do not know. `Event.poll` w
 _DESCRIPTORS = """\
 is the place of the open file among the descriptors that come with the message, which only a Unix socket
 carries; on other wires, give `path`."""
+_QUERIES = """\
+These fields can be asked for by `filter` and sorted by with `sort`, in the language of
+[queries](../../docs/guide/queries.md):"""
+_KINDS = {"choice": "one of its type's values", "boolean": "true or false", "list": "a list of texts"}
+"""Kinds of fields whose own word does not tell."""
 
 
 def files() -> Mapping[str, str]:
@@ -89,6 +94,10 @@ class Reference:
         yield f"Right: {verb['right']}. Since: {verb['since']}. {self._answer(verb)}"
         columns = ("Parameter", "Type", "If absent", "Meaning")
         yield (table(columns, [self._parameter(member) for member in verb["params"]]) or "It has no parameters.")
+        if "fields" in verb:
+            yield _QUERIES
+            columns = ("Field", "Is", "Compared by", "Sorts")
+            yield table(columns, [_queried(field) for field in verb["fields"]])
         yield self._declared(verb)
         yield from self._calls(name, verb)
 
@@ -103,7 +112,8 @@ class Reference:
         absent = "**required**" if member["required"] else "-"
         if "default" in about:
             absent = f"`{examples.pretty(about['default'])}`".replace('"', "")
-        meaning = self._links.text(about["description"]) + ("; not shown in the audit log" if about.get("secret") else "")
+        secret = "; not shown in the audit log" if about.get("secret") else ""
+        meaning = self._links.text(about["description"]) + secret + _since(about)
         return f"`{member['name']}`", self._type(about, bounds=True), absent, meaning
 
     def _declared(self, verb: Document) -> str:
@@ -182,7 +192,7 @@ class Reference:
                 f"`{member['name']}`",
                 self._type(member["schema"]),
                 "always" if member["required"] else "may be absent",
-                self._links.text(member["schema"]["description"]),
+                self._links.text(member["schema"]["description"]) + _since(member["schema"]),
             )
             for member in members
         ]
@@ -230,6 +240,17 @@ class Reference:
         yield self._links.text(event["doc"])
         yield self._members("Member", event["members"])
         yield code("json", examples.json_event(self._examples.event(event["name"])))
+
+
+def _since(about: Schema) -> str:
+    """When a member came, if that was later than what it is part of."""
+    return f" (since {about['since']})" if "since" in about else ""
+
+
+def _queried(field: Document) -> tuple[str, str, str, str]:
+    signs = " ".join(f"`{sign}`" for sign in field["operators"])
+    kind: str = field["kind"]
+    return f"`{field['name']}`", _KINDS.get(kind, kind), signs, "yes" if field["sortable"] else "-"
 
 
 def _number(about: Schema) -> str:

@@ -7,7 +7,8 @@ structure (``TaskInfo``), with what it holds told by the verb (``taskResult``).
 
 Every value, wherever it stands, is described by a *schema*: JSON Schema, with what that has no word for added
 to it (``unit``, ``descriptor``, ``option``).  Parameters, errors' attributes and events' members are lists of
-``{name, required, schema}``, in order; of structures, ``order`` tells the order.
+``{name, required, schema}``, in order; of structures, ``order`` tells the order.  A member that came later than what
+it is part of says ``since`` when.  A verb that takes a ``filter`` has ``fields``, those that it can ask for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from libvdsm.api import CLASSES, ERRORS, EVENTS, VERBS, VERSION
 from libvdsm.api.errors import COMMON
 from libvdsm.api.types import OpenEnum
 from libvdsm.declare import ApiError, Parameter, Right, Verb, bare, camel, describe, error_fields, meta_of
+from libvdsm.query.fields import Field, listed
+from libvdsm.query.fields import fields_of as queried
 
 Document: TypeAlias = dict[str, Any]
 Schema: TypeAlias = dict[str, Any]
@@ -187,6 +190,8 @@ def _verb(verb: Verb) -> Document:
     }
     if makes_task(verb):
         record["taskResult"] = schema_of(verb.task_result)
+    if (item := listed(verb)) is not None:
+        record["fields"] = [_field(field) for field in queried(item).values()]
     if declared.deprecated_since:
         record["deprecated"] = {"since": declared.deprecated_since, "replacedBy": declared.replaced_by}
     return record
@@ -195,6 +200,15 @@ def _verb(verb: Verb) -> Document:
 def makes_task(verb: Verb) -> bool:
     """Whether the verb starts a task of its own; those of ``Task`` only tell of one."""
     return verb.makes_task and verb.task_result is not Any
+
+
+def _field(field: Field) -> Document:
+    return {
+        "name": field.name,
+        "kind": field.kind.value,
+        "operators": list(field.operators),
+        "sortable": field.sortable,
+    }
 
 
 def _parameter(parameter: Parameter) -> Document:

@@ -495,3 +495,13 @@ def test_before_the_first_release_it_may_be_overwritten(tmp_path: Path) -> None:
     file = release(tmp_path, RELEASED)
     release(tmp_path, RELEASED | {"common": []}, before_release=True)
     assert '"common": []' in file.read_text()
+
+
+@pytest.mark.parametrize("since", ["1.3", "1.5"])
+def test_a_new_parameter_or_field_that_says_since_which_version_says_it_rightly(since: str) -> None:
+    member = {"name": "filter", "required": False, "schema": {"type": "string", "since": since}}
+    assert violations(lambda new: verb(new, "getInfo")["params"].append(member)) == [
+        f"parameter filter of Image.getInfo is new in 1.4, and says since {since}"
+    ]
+    member["schema"] = {"type": "string", "since": "1.4"}
+    assert violations(lambda new: verb(new, "getInfo")["params"].append(member)) == []

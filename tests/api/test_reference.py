@@ -198,7 +198,9 @@ def test_a_command_line_has_positional_parameters_first_and_options_that_exist(v
     if options:
         positional = words[3 : words.index(options[0])]
     known = {parameter.extra.get("option", kebab(parameter.wire)) for parameter in verb.parameters}
-    assert len(positional) == len(verb.declaration.positional)
+    given = EXAMPLES.params(verb.full)
+    lists = [given[camel(name)] for name in verb.declaration.positional if isinstance(given.get(camel(name)), list)]
+    assert len(positional) == len(verb.declaration.positional) + sum(len(several) - 1 for several in lists)
     assert {option.removeprefix("--").removeprefix("no-") for option in options} <= known
 
 

@@ -162,6 +162,12 @@ BUDGETS = {
         "the metadata; no data is concerned, so no volume's lease", domain=METADATA, state=TASK, leases=1
     ),
     "Volume.setDescription:again": _SO_ALREADY,
+    "Image.setTags": Budget(
+        "the attributes, under the domain's lease; no data is concerned", domain=METADATA, state=TASK, leases=1
+    ),
+    "Image.setTags:again": _SO_ALREADY,
+    "Image.setTags:none": Budget("the attributes are taken away", domain=FOLDER, state=TASK, leases=1),
+    "Volume.setTags": Budget("as Image.setTags", domain=METADATA, state=TASK, leases=1),
     "Volume.setLegality": Budget("the metadata, under two leases", domain=METADATA, state=TASK, leases=2),
     "Volume.delete": Budget(
         "unpublished; the one below becomes the leaf; given back", domain=2 * FOLDER + METADATA, state=TASK, leases=3

@@ -17,6 +17,7 @@ from libvdsm.api.types import (
     ImageId,
     ImageInfo,
     Legality,
+    TagChange,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -152,6 +153,11 @@ class Tour:
         described = partial(verbs.set_description, domain=domain, image=image, volume=leaf, description="text")
         self.task("Volume.setDescription", described)
         self.task("Volume.setDescription:again", described)
+        tagged = partial(self.client.image.set_tags, domain=domain, image=image)
+        self.task("Image.setTags", lambda: tagged(tags=["backup", "gold"]))
+        self.task("Image.setTags:again", lambda: tagged(tags=["gold"], change=TagChange.ADD))
+        self.task("Image.setTags:none", lambda: tagged(tags=[]))
+        self.task("Volume.setTags", lambda: verbs.set_tags(domain=domain, image=raw.id, volume=raw.leaf, tags=["x"]))
         illegal = partial(verbs.set_legality, legality=Legality.ILLEGAL)
         self.task("Volume.setLegality", lambda: illegal(domain=domain, image=image, volume=leaf))
         self.task("Volume.delete", lambda: verbs.delete(domain=domain, image=image, volume=leaf))

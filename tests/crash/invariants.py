@@ -118,8 +118,11 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
                 "role": volume.role.value,
                 "capacity": volume.capacity,
                 "damage": volume.damage,
+                **({"tags": volume.tags} if volume.tags else {}),
             }
     for image in client.image.list().items:
+        if image.tags:
+            seen.facts[f"{image.id} tags"] = image.tags
         if image.prepared is not None:
             seen.facts[f"{image.id} prepared"] = "reading" if image.prepared.read_only else "writing"
         if image.damage is not None:
@@ -162,6 +165,7 @@ def _remains_of_domain(folder: Path) -> Iterator[str]:
         names = os.listdir(image)
         published = {name[:36] for name in names if name.endswith(".meta") and _ID.fullmatch(name[:-5])}
         expected = {name + suffix for name in published for suffix in ("", ".meta", ".lease")}
+        expected.add(f"{image.name}.hsm")  # what is in it is told by the service, and compared
         if not published or not _ID.fullmatch(image.name):
             yield str(image)
         yield from (f"{image}/{name}" for name in names if name not in expected)

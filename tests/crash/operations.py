@@ -14,11 +14,12 @@ from libvdsm.api.types import (
     Allocation,
     FileFormat,
     Legality,
+    TagChange,
     TaskState,
     VolumeFormat,
 )
 from tests.crash import proofs
-from tests.crash.contents import digest_of, digest_of_zeros
+from tests.crash.contents import Contents, digest_of, digest_of_zeros
 from tests.crash.fixture import (
     CHAIN,
     CLONE,
@@ -37,6 +38,7 @@ from tests.crash.fixture import (
 )
 from tests.crash.garbage import plant
 from tests.crash.hsmd import ENDED
+from tests.crash.invariants import Facts
 from tests.crash.operation import Operation, Task, World, fine
 
 CONTENT = digest_of(SOURCE)
@@ -115,6 +117,31 @@ def _teardown(world: World) -> None:
 
 def _open_session(world: World) -> None:
     world.client.session.open(name="crash test")
+
+
+def _tagged(world: World) -> None:
+    """An image, and one with its leaf, have tags."""
+    image, volumes = world.client.image, world.client.volume
+    for task in (
+        image.set_tags(domain=MAIN, image=DISK, tags=["before"]),
+        image.set_tags(domain=MAIN, image=CHAIN, tags=["of the image"]),
+        volumes.set_tags(domain=MAIN, volume=volume("chain leaf"), tags=["of the leaf"]),
+    ):
+        world.service.wait(task)
+
+
+def _tag(world: World) -> Task:
+    return world.client.image.set_tags(domain=MAIN, image=DISK, tags=["backup", "größer"])
+
+
+def _untag(world: World) -> Task:
+    return world.client.image.set_tags(domain=MAIN, image=DISK, tags=["before"], change=TagChange.REMOVE)
+
+
+def _no_tags_of_the_leaf(world: World, facts: Facts, contents: Contents) -> str | None:
+    """Nothing of a volume that is gone is left in what is kept of its image."""
+    kept = (world.home.volume_file(CHAIN, volume("chain")).parent / f"{CHAIN}.hsm").read_text()
+    return "the leaf's tags are still there" if "of the leaf" in kept else None
 
 
 OPERATIONS = [
@@ -349,4 +376,31 @@ OPERATIONS = [
     ),
     Operation("task cleared", "Task.clear", _clear, proofs.same, arrange=_an_ended_task, gone=(NoSuchTask,)),
     Operation("session opened", "Session.open", _open_session, proofs.same),
+    Operation("image tagged", "Image.setTags", _tag, proofs.changed(f"{DISK} tags")),
+    Operation("tags taken from an image", "Image.setTags", _untag, proofs.changed(f"{DISK} tags"), arrange=_tagged),
+    Operation(
+        "volume tagged",
+        "Volume.setTags",
+        lambda w: w.client.volume.set_tags(domain=MAIN, volume=volume("chain"), tags=["kept", "größer"]),
+        proofs.changed(f"{CHAIN}/{volume('chain')} told"),
+    ),
+    Operation(
+        "snapshot made of what is tagged",
+        "Image.snapshot",
+        lambda w: w.client.image.snapshot(domain=MAIN, image=DISK, name="kept", volume=NEW_VOLUME),
+        proofs.on_top(DISK, CONTENT),
+        arrange=_tagged,
+    ),
+    Operation(
+        "tagged leaf deleted",
+        "Volume.delete",
+        lambda w: w.client.volume.delete(domain=MAIN, volume=volume("chain leaf")),
+        lambda before, after: (
+            after[f"{CHAIN} tags"] == ["of the image"]
+            and after[f"{CHAIN}/{volume('chain')} data"] == CONTENT
+            and f"{CHAIN}/{volume('chain leaf')} data" not in after
+        ),
+        arrange=_tagged,
+        done=_no_tags_of_the_leaf,
+    ),
 ]

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RUN = ("README.md", "docs/guide/local.md", "docs/guide/audit.md")
+RUN = ("README.md", "docs/guide/local.md", "docs/guide/audit.md", "docs/guide/queries.md")
 """The pages whose console blocks are run, from the first command to the last."""
 
 _FENCE = re.compile(r"^```(\w*)$")
 _HEADING = re.compile(r"^#{1,6} +(.+)$")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _INLINE = re.compile(r"`([^`]+)`")
-_COMMAND = re.compile(r"\bhsmctl(?= )([^|)<>&;`#]*)")
+_COMMAND = re.compile(r"""\bhsmctl(?= )((?:'[^']*'|"[^"]*"|[^|)<>&;`#'"])*)""")
 PROMPT = "$ "
 
 

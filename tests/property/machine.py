@@ -10,7 +10,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from libvdsm.api.types import Allocation, FileFormat, ImageId, ImageInfo, Legality, VolumeFormat, VolumeId
+from libvdsm.api.types import Allocation, FileFormat, ImageId, ImageInfo, Legality, TagChange, VolumeFormat, VolumeId
 from tests.formats import qemu
 from tests.property.judge import PATIENCE, Call, Expected, Judge
 from tests.property.model import BLOCK, Blocks, Image, Layer
@@ -20,6 +20,8 @@ formats = st.sampled_from([VolumeFormat.QCOW2, VolumeFormat.RAW])
 allocations = st.sampled_from([Allocation.SPARSE, Allocation.SPARSE, Allocation.PREALLOCATED])
 names = st.sampled_from([None, "disk", "größer", "a b"])
 texts = st.sampled_from(["", "text", '{"odd"', "ü" * 20])
+tags = st.lists(st.sampled_from(["gold", "backup", "größer, so"]), max_size=3)
+changes = st.sampled_from([TagChange.REPLACE, TagChange.ADD, TagChange.REMOVE])
 positions = st.integers(0, 4)
 tops = st.sampled_from([-1, -1, -1, -2, 0])
 stays = st.sampled_from([False, False, True])
@@ -196,6 +198,22 @@ class Verbs(Judge):
                 domain=domain, volume=layer.id, description=text, generation=expect
             ),
             lambda model: model.set_description(layer.id, text, expect),
+        )
+
+    @rule(which=images, tags=tags, change=changes)
+    def set_tags(self, which: int, tags: list[str], change: TagChange) -> None:
+        image = self.pick(which)
+        self.do(
+            lambda client, domain: client.image.set_tags(domain=domain, image=image, tags=tags, change=change),
+            lambda model: model.set_tags(image, tags, change),
+        )
+
+    @rule(which=images, position=positions, tags=tags, change=changes)
+    def set_volume_tags(self, which: int, position: int, tags: list[str], change: TagChange) -> None:
+        volume = self.layer(self.pick(which), position).id
+        self.do(
+            lambda client, domain: client.volume.set_tags(domain=domain, volume=volume, tags=tags, change=change),
+            lambda model: model.set_volume_tags(volume, tags, change),
         )
 
     @rule(
@@ -416,6 +434,8 @@ class Verbs(Judge):
                 (layer.id, layer.capacity, layer.format, layer.text, layer.legality, layer.generation)
                 for layer in self.model.chain(image)
             ]
+            own = [volume.tags or [] for volume in info.chain if volume.image == image.id]
+            assert own == [layer.tags for layer in image.layers]
             snapshots = [volume.name for volume in info.chain if volume.image == image.id][:-1]
             assert snapshots == [layer.snapshot for layer in image.layers[:-1]]
 
@@ -434,6 +454,7 @@ def shown(info: ImageInfo) -> dict[str, object]:
         "legality": info.legality,
         "prepared": prepared,
         "damage": info.damage,
+        "tags": info.tags or [],
     }
 
 
@@ -450,6 +471,7 @@ def described(image: Image) -> dict[str, object]:
         "legality": image.leaf.legality,
         "prepared": image.prepared,
         "damage": None,
+        "tags": image.tags,
     }
 
 

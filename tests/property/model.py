@@ -26,7 +26,7 @@ from libvdsm.api.errors import (
     VolumeHasChildren,
     VolumeIllegal,
 )
-from libvdsm.api.types import Allocation, ImageId, Legality, VolumeFormat, VolumeId
+from libvdsm.api.types import Allocation, ImageId, Legality, TagChange, VolumeFormat, VolumeId
 from libvdsm.declare import ApiError
 
 BLOCK = 64 * 2**10
@@ -66,6 +66,7 @@ class Layer:
     snapshot: str | None = None
     legality: Legality = Legality.LEGAL
     generation: int = 0
+    tags: list[str] = field(default_factory=list)
 
     def changed(self) -> None:
         self.generation = (self.generation + 1) % 1000
@@ -81,6 +82,7 @@ class Image:
     template: ImageId | None = None
     is_template: bool = False
     prepared: str | None = None
+    tags: list[str] = field(default_factory=list)
 
     @property
     def leaf(self) -> Layer:
@@ -343,6 +345,14 @@ class Model:
         layer.legality = legality
         layer.changed()
 
+    def set_tags(self, image: ImageId, tags: list[str], change: TagChange) -> None:
+        found = self.existing(image)
+        found.tags = changed_tags(found.tags, tags, change)
+
+    def set_volume_tags(self, volume: VolumeId, tags: list[str], change: TagChange) -> None:
+        _, layer = self._volume(volume)
+        layer.tags = changed_tags(layer.tags, tags, change)
+
     # ---- using
 
     def prepare(self, image: ImageId, *, read_only: bool) -> None:
@@ -406,3 +416,11 @@ class Model:
             self.forgotten[image.id] = self.images.pop(image.id)
         else:
             image.layers.remove(layer)
+
+
+def changed_tags(present: list[str], given: list[str], change: TagChange) -> list[str]:
+    """Each once, in the order in which they came."""
+    if change is TagChange.REMOVE:
+        return [tag for tag in present if tag not in given]
+    kept = present if change is TagChange.ADD else []
+    return list(dict.fromkeys(kept + given))

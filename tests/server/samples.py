@@ -51,6 +51,8 @@ def good(parameter: Parameter) -> Any:
             return False
         case inspect.EnumType() as kind:
             return next(iter(kind.cls)).value
+        case inspect.ListType():
+            return ["x"]
         case kind:
             raise AssertionError(f"no sample of {kind}")
 
@@ -64,7 +66,8 @@ def _bad_values(parameter: Parameter) -> Iterator[tuple[str, Any]]:
     kind, nullable = _arms(parameter)
     if not nullable:
         yield "null", None
-    yield "an array", []
+    if not isinstance(kind, inspect.ListType):
+        yield "an array", []
     yield "an object", {}
     match kind:
         case inspect.UUIDType():
@@ -90,6 +93,11 @@ def _bad_values(parameter: Parameter) -> Iterator[tuple[str, Any]]:
                 yield "empty", ""
         case inspect.BoolType():
             yield from {"a number": 1, "text": "true"}.items()
+        case inspect.ListType() as list_:
+            assert list_.max_length is not None, f"{parameter} has no upper bound"
+            yield from {"text": "x", "of numbers": [1], "with null": [None], "of lists": [["x"]]}.items()
+            yield from {"with an empty text": [""], "with NUL": ["\0"], "with a line end": ["x\n"]}.items()
+            yield "too many", [str(number) for number in range(list_.max_length + 1)]
         case inspect.EnumType():
             yield from {
                 "a number": 1,

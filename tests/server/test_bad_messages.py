@@ -76,7 +76,8 @@ def unchanged(target: Target) -> Iterator[None]:
 
 def carried(value: Any) -> bool:
     """Whether XML can carry the values."""
-    return not any(isinstance(v, str) and ("\0" in v or "\x1b" in v) for v in value.values())
+    texts = [text for given in value.values() for text in (given if isinstance(given, list) else [given])]
+    return not any(isinstance(text, str) and ("\0" in text or "\x1b" in text) for text in texts)
 
 
 def document(verb: str, params: dict[str, Any]) -> bytes:

@@ -51,6 +51,8 @@ class Samples:
             "Volume.resize": {**leaf, "capacity": 2 * MIB},
             "Volume.setDescription": {**leaf, "description": "new"},
             "Volume.setLegality": {**leaf, "legality": Legality.ILLEGAL},
+            "Image.setTags": {**of_image, "tags": ["new"]},
+            "Volume.setTags": {**leaf, "tags": ["new"]},
             "Volume.getInfo": leaf,
             "Volume.measure": leaf,
             "Volume.delete": leaf,

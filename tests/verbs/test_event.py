@@ -142,7 +142,17 @@ def destroying(scene: Scene) -> tuple[Callable[[], Any], Callable[[Any], Told]]:
     return lambda: scene.wait(call(domain=scene.domain)), lambda _: [("DomainDetached", here(scene))]
 
 
+def tagging(scene: Scene) -> tuple[Callable[[], Any], Callable[[Any], Told]]:
+    image = scene.image(MIB)
+    call = scene.client.image.set_tags
+    return (
+        lambda: scene.wait(call(domain=scene.domain, image=image.id, tags=["new"])),
+        lambda _: [("ImageChanged", here(scene, image=image.id))],
+    )
+
+
 ACTIONS = [
+    tagging,
     creation,
     snapshot,
     clone,
@@ -150,6 +160,7 @@ ACTIONS = [
     change("resize", capacity=2 * MIB),
     change("set_description", description="new"),
     change("set_legality", legality=Legality.ILLEGAL),
+    change("set_tags", tags=["new"]),
     deletion,
     deletion_of_a_leaf,
     deletion_of_the_last_volume,
