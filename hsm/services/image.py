@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import builtins
 import os
-import uuid
 from contextlib import suppress
 
 from hsm.operations import chains, copying, describe, use
@@ -39,15 +38,14 @@ from libvdsm.api.types import (
 _EXPORTED = (FileFormat.RAW, FileFormat.QCOW2)
 
 
-def _image(given: ImageId | None) -> ImageId:
-    return given or ImageId(uuid.uuid4())
-
-
 class ImageService(Service, Image):
+    def _image(self, given: ImageId | None) -> ImageId:
+        return given or ImageId(self.new_id("image"))
+
     def _volume(self, domain: DomainId, image: ImageId, given: VolumeId | None) -> VolumeId:
         """The id of a new volume; one that was given is no other image's."""
         if given is None:
-            return VolumeId(uuid.uuid4())
+            return VolumeId(self.new_id("volume"))
         opened = self.context.registry.get(domain)
         with storage_errors(self.context, domain):
             home = opened.find_volume(given)
@@ -69,7 +67,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.create", name=name, description=description)
         self.context.registry.find(domain)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.create",
             domain=domain,
@@ -103,7 +101,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.clone", name=name, description=description)
         self.context.registry.find(domain)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.clone",
             domain=domain,
@@ -129,7 +127,7 @@ class ImageService(Service, Image):
             raise InvalidParameter(verb="Image.makeTemplate", reason="id and volume are a copy's, which needs a name")
         if name is None:
             return self.submit("Image.makeTemplate", domain=domain, image=image)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.makeTemplate",
             domain=domain,
@@ -187,7 +185,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.import", name=name, description=description)
         self.context.registry.find(domain)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.import",
             domain=domain,

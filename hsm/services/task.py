@@ -21,19 +21,19 @@ def _key(info: TaskInfo[Any]) -> str:
 
 class TaskService(Service, Task):
     def list(self, *, state: TaskState | None = None, limit: int = 1000, start: str | None = None) -> TaskPage:
-        found: builtins.list[TaskInfo[Any]] = sorted(self.parts.tasks.list(state), key=_key)
+        found: builtins.list[TaskInfo[Any]] = sorted(self.parts.tasks.list(state, self.caller.owner), key=_key)
         items, following = page(found, _key, limit, start)
         return TaskPage(items=items, next=following)
 
     def get_info(self, *, task: TaskId) -> TaskInfo[Any]:
-        return self.parts.tasks.get(task)
+        return self.parts.tasks.get(task, self.caller.owner)
 
     def wait(self, *, task: TaskId, timeout: float = 30.0) -> TaskInfo[Any]:
-        return self.parts.tasks.wait(task, timeout)
+        return self.parts.tasks.wait(task, timeout, self.caller.owner)
 
     def stop(self, *, task: TaskId) -> TaskInfo[Any]:
-        return self.parts.tasks.stop(task)
+        return self.parts.tasks.stop(task, self.caller.owner)
 
     def clear(self, *, task: TaskId) -> Nothing:
-        self.parts.tasks.clear(task)
+        self.parts.tasks.clear(task, self.caller.owner)
         return Nothing()

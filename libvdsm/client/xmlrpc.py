@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -52,7 +53,9 @@ class XmlRpcTransport:
         path, host, port = self._where
         return _UnixConnection(path) if path else _TcpConnection(host, port)
 
-    def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any:
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
         if descriptors:
             raise NotSupported(reason="XML-RPC carries no open files; use the framed wire over a Unix socket")
         document = xmlrpc.encode_call(Call(verb.full, params))
@@ -61,6 +64,8 @@ class XmlRpcTransport:
             headers["Session-Id"] = self._session
         if request:
             headers["Request-Id"] = request
+        if task:
+            headers["Task-Id"] = task
         with self._lock:
             body = self._post(document, headers)
         try:
@@ -94,4 +99,9 @@ class XmlRpcTransport:
         return poll_events(other, after)
 
     def close(self) -> None:
+        sock = self._http.sock
+        if sock is not None:
+            # Whoever waits for an answer in another thread is woken.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         self._http.close()

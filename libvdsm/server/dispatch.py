@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,10 +26,11 @@ from libvdsm.api.errors import (
     NoSuchVerb,
     NotSupported,
 )
-from libvdsm.api.types import ErrorInfo, OpenEnum, SessionId
+from libvdsm.api.types import ErrorInfo, OpenEnum, SessionId, TaskId
 from libvdsm.declare import ApiError, Right, Verb, bare, camel, compare_signatures
 from libvdsm.log import Log, new_request_id, request_id
 from libvdsm.server.caller import Caller, Connection, SessionRecord
+from libvdsm.server.presence import Presence
 from libvdsm.wire.messages import Call, Reply
 
 log = Log("libvdsm.dispatch")
@@ -42,6 +43,13 @@ _REQUEST = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 
 Factory = Callable[[Caller], Any]
 """Makes the service that answers one call; a service is an implementation of an API class."""
+
+
+class Admission(Protocol):
+    """Asked before a verb that makes a task: who owns it, and whether it is there already."""
+
+    def __call__(self, caller: Caller, verb: Verb) -> Any:
+        """The task that the call stands for, or None when it is to be made; or the error that refuses it."""
 
 
 def error_info(error: ApiError) -> ErrorInfo:
@@ -57,6 +65,7 @@ class _Entry:
         self.factory = factory
         self.decode = msgspec.json.Decoder(verb.params).decode
         self.right = verb.declaration.right
+        self.makes_task = verb.makes_task
         self.allowed = frozenset((*verb.declaration.errors, *COMMON))
         self.enums = tuple(
             p.name for p in verb.parameters if isinstance(kind := bare(p.type), type) and issubclass(kind, OpenEnum)
@@ -71,7 +80,7 @@ class Sessions:
         self._records: dict[SessionId, SessionRecord] = {}
 
     def add(self, record: SessionRecord) -> None:
-        now = time.time()
+        now = time.monotonic()
         for old in list(self._records.values()):
             if now - old.last_used > self._idle:
                 self._records.pop(old.id, None)
@@ -88,7 +97,7 @@ class Sessions:
         except ValueError:
             raise InvalidParameter(verb="session", reason=f"{text[:_ECHO]!r} is not a session's id") from None
         record = self._records.get(key)
-        now = time.time()
+        now = time.monotonic()
         if record is None or record.user != user or now - record.last_used > self._idle:
             raise NoSuchSession(session=key)
         record.last_used = now
@@ -99,9 +108,18 @@ class Dispatcher:
     """Answers calls with services."""
 
     def __init__(
-        self, factories: Mapping[str, Factory], implementations: Mapping[str, type], sessions: Sessions
+        self,
+        factories: Mapping[str, Factory],
+        implementations: Mapping[str, type],
+        sessions: Sessions,
+        *,
+        admission: Admission | None = None,
+        presence: Presence | None = None,
     ) -> None:
-        """``factories`` and ``implementations`` by API class name; the latter are compared with the declarations."""
+        """``factories`` and ``implementations`` by API class name; the latter are compared with the declarations.
+
+        ``presence`` is told of owners that are being answered, where a connection is no session.
+        """
         for name, implementation in implementations.items():
             if troubles := compare_signatures(CLASSES[name], implementation):
                 raise TypeError("; ".join(troubles))
@@ -109,6 +127,8 @@ class Dispatcher:
             full: _Entry(verb, factories[verb.cls]) for full, verb in VERBS.items() if verb.cls in factories
         }
         self._sessions = sessions
+        self._admission = admission
+        self._presence = presence
         self._counter = itertools.count()
         self.calls = 0
 
@@ -152,7 +172,17 @@ class Dispatcher:
             raise AccessDenied(user=connection.user, verb=entry.verb.full, right=entry.right.name.lower())
         params = self._params(entry, call, connection)
         session = self._sessions.find(call.session, connection.user) if call.session else connection.session
-        service = entry.factory(Caller(connection, session, request))
+        task = None if call.task is None else _task_id(entry, call.task)
+        caller = Caller(connection, session, request, task, params)
+        if session is None or session.owner is None or self._presence is None or connection.is_session:
+            return self._serve(entry, caller, params)
+        with self._presence.during(session.owner, connection):
+            return self._serve(entry, caller, params)
+
+    def _serve(self, entry: _Entry, caller: Caller, params: msgspec.Struct) -> Any:
+        if entry.makes_task and self._admission and (task := self._admission(caller, entry.verb)) is not None:
+            return task
+        service = entry.factory(caller)
         method = getattr(service, entry.verb.method)
         return method(**{name: getattr(params, name) for name in params.__struct_fields__})
 
@@ -189,3 +219,13 @@ class Dispatcher:
             return error
         log.error("undeclared error", verb=entry.verb.full if entry else None, error=repr(error), text=str(error))
         return InternalError(request=request)
+
+
+def _task_id(entry: _Entry, text: str) -> TaskId:
+    """The id that a client chose for its task."""
+    if not entry.makes_task:
+        raise InvalidParameter(verb=entry.verb.full, reason="it makes no task, and takes no task's id")
+    try:
+        return TaskId(uuid.UUID(text))
+    except ValueError:
+        raise InvalidParameter(verb=entry.verb.full, reason=f"{text[:_ECHO]!r} is not a task's id") from None
