@@ -41,7 +41,7 @@ _INSTEAD = "path"
 
 _VALUES: dict[str, Any] = {
     "Capabilities.api": "1.0",
-    "Capabilities.taskModes": ["nonTransparent"],
+    "Capabilities.taskModes": ["nonTransparent", "transparent", "default"],
     "Capabilities.verbs": ["Host.ping", "Image.create"],
     "Capabilities.version": "0.1.0",
     "Capabilities.wires": ["http:127.0.0.1:54330"],
