@@ -19,6 +19,7 @@ from libvdsm.api import CLASSES, ERRORS, VERBS, Api
 from libvdsm.api.errors import ConnectionFailed
 from libvdsm.api.event import EventInfo
 from libvdsm.api.types import ErrorInfo, TaskId, TaskInfo, TaskState
+from libvdsm.client.prepared import read
 from libvdsm.declare import ApiError, Verb, error_fields
 from libvdsm.log import request_id
 
@@ -161,7 +162,7 @@ def result_of(task: TaskInfo[Any]) -> Any:
         raise to_exception(task.error)
     verb = VERBS.get(task.verb)
     # Of a verb that is newer than this client, the result stays as it travelled.
-    return msgspec.convert(task.result, verb.task_result) if verb else task.result
+    return read("task", verb.full, task.result) if verb else task.result
 
 
 @functools.cache

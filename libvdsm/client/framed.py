@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import functools
 import itertools
 import os
 import socket
@@ -15,24 +14,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from libvdsm.api import VERBS
 from libvdsm.api.errors import ConnectionFailed, NotSupported
 from libvdsm.api.event import EventInfo, EventPage, Subscription
 from libvdsm.client.client import to_exception, unreachable
+from libvdsm.client.prepared import decoder
 from libvdsm.declare import Verb
 from libvdsm.wire import jsonrpc
 from libvdsm.wire.framing import Framer, frame
 from libvdsm.wire.messages import BadMessage, Call, Notification, Reply
 
 _LIMIT = 2**30
-
-
-@functools.cache
-def _decoder(verb: str) -> msgspec.json.Decoder[Any]:
-    """Made when first needed: a command line needs one of many."""
-    return msgspec.json.Decoder(VERBS[verb].result)
 
 
 class Stream(Protocol):
@@ -136,7 +128,7 @@ class FramedTransport:
             raise to_exception(reply.error)
         if verb.full == "Session.open":
             self._session = params
-        return _decoder(verb.full).decode(reply.result)
+        return decoder("result", verb.full).decode(reply.result)
 
     def _reply(self, call_id: int) -> Reply:
         while True:
@@ -203,7 +195,7 @@ class LocalTransport:
         assert isinstance(reply, Reply)
         if reply.error is not None:
             raise to_exception(reply.error)
-        return _decoder(verb.full).decode(reply.result)
+        return decoder("result", verb.full).decode(reply.result)
 
     def events(self, after: int | None) -> Iterator[EventInfo]:
         # In the same session, which does not end with the events.

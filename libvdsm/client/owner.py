@@ -24,6 +24,7 @@ from libvdsm.api.errors import ConnectionFailed, Interrupted, NoSuchSession, NoS
 from libvdsm.api.event import TaskChanged
 from libvdsm.api.types import TaskId, TaskInfo, TaskMode
 from libvdsm.client.client import ENDED, Client, result_of
+from libvdsm.client.prepared import read
 from libvdsm.declare import ApiError
 from libvdsm.log import Log
 from libvdsm.threads import Thread
@@ -285,8 +286,8 @@ class TaskOwner:
         page = self._listening.call(lambda client: client.event.poll(after=cursor, timeout=_POLL), again=False)
         if page.missed:
             return None
-        told = [msgspec.convert(event.data, TaskChanged) for event in page.items if event.name == "TaskChanged"]
-        last = {change.task: change for change in told}
+        told = [read("event", event.name, event.data) for event in page.items if event.name == TaskChanged.__name__]
+        last: dict[TaskId, TaskChanged] = {change.task: change for change in told}
         for owned in self.pending():
             if (change := last.get(owned.id)) is not None:
                 self._look(owned, change)

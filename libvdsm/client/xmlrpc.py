@@ -10,14 +10,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from libvdsm.api import VERBS
 from libvdsm.api.errors import NotSupported
 from libvdsm.api.event import EventInfo
 from libvdsm.api.session import SessionInfo
 from libvdsm.client.client import to_exception, unreachable
 from libvdsm.client.framed import poll_events
+from libvdsm.client.prepared import read
 from libvdsm.declare import Verb
 from libvdsm.wire import xmlrpc
 from libvdsm.wire.messages import BadMessage, Call
@@ -74,7 +72,7 @@ class XmlRpcTransport:
             raise unreachable(self._address, error) from None
         if reply.error is not None:
             raise to_exception(reply.error)
-        result = msgspec.convert(reply.result, VERBS[verb.full].result)
+        result = read("result", verb.full, reply.result)
         if isinstance(result, SessionInfo) and result.id is not None:
             self._session = str(result.id)
         return result

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from libvdsm.api.types import TaskInfo
 from tests.crash import invariants
@@ -23,7 +23,7 @@ from tests.crash.accidents import KILL
 from tests.crash.fixture import NO_DEFAULT
 from tests.crash.hsmd import PATIENCE, Hanging, Hsmd
 from tests.crash.operation import Operation, World
-from tests.crash.operations import OPERATIONS
+from tests.crash.operations import NEW_DOMAIN, OPERATIONS
 from tests.crash.points import Point
 from tests.crash.tracing import STARTING, Strace, parse
 from tests.crash.trial import Bench, Outcome, Recording, Trial, watched
@@ -81,7 +81,17 @@ class Owned:
     operation: Operation
 
 
-ROWS = [Owned(f"owned: {name}", next(found for found in OPERATIONS if found.name == name)) for name in OWNED]
+_UNFINISHED: dict[str, object] = {"domain created": NEW_DOMAIN}
+"""What lies between the two states when both are killed, until the owner asks again: a restart takes up a task that
+the service owns, and knows nothing of these."""
+
+
+def _row(name: str) -> Owned:
+    found = next(operation for operation in OPERATIONS if operation.name == name)
+    return Owned(f"owned: {name}", replace(found, halfway=_UNFINISHED.get(name, found.halfway)))
+
+
+ROWS = [_row(name) for name in OWNED]
 
 
 class _Owner:
@@ -151,7 +161,7 @@ class OwnedTrial(Trial):
 
     def _succeeds(self, owner: _Owner, violations: list[str]) -> None:
         if owner.ended() != 0:
-            violations.append(f"the owner's task did not succeed: {owner.said()}")
+            violations.append(f"the owner ended with {owner.ended()}: {owner.said()}")
 
     # ---- with an accident
 
@@ -244,7 +254,8 @@ class OwnedTrial(Trial):
 
         _until(idle, "the task goes on")
         # After a restart a change in place waits for its owner between the two states; garbage was collected.
-        state = verdict.of_accident(frozenset(), killed=killed and self.operation.halfway is None)
+        waits = killed and self.operation.halfway is not None
+        state = verdict.of_accident(frozenset(), killed=killed and not waits, waits=waits)
         said = world.service.log.read_text()
         if not killed and state == "before" and "state=stopped" not in said:
             verdict.violations.append("the task did not stop, and is not done")
