@@ -151,17 +151,23 @@ class TaskOwner:
 
         ``ask`` calls the verb, with the client that it is given; it is called again whenever the task has to be asked
         for again, so it opens anew what it hands over.  ``task`` is the id: a new one, unless you give one.  Raises
-        what the verb answers; but if the connection breaks, the task is asked for when there is one again.
+        what the verb answers; but if the connection breaks, the task is asked for when there is one again.  The id of
+        one that is pending, with the same call, gives that one.
         """
-        owned = OwnedTask(self, TaskId(uuid.uuid4()) if task is None else task, ask)
+        id_ = TaskId(uuid.uuid4()) if task is None else task
         with self._lock:
-            self._pending[owned.id] = owned
+            earlier = self._pending.get(id_)
+            owned = self._pending.setdefault(id_, OwnedTask(self, id_, ask))
             try:
-                self._ask(owned)
+                self._heard(owned, self._asking.call(lambda client: ask(client.with_task(id_))))
             except _BROKEN as error:
-                log.info("asked for later", task=owned.id, error=error.message)
+                if self._closing.is_set():
+                    self._pending.pop(id_, None)
+                    raise
+                log.info("asked for later", task=id_, error=error.message)
             except BaseException:
-                self._pending.pop(owned.id, None)
+                if earlier is None:
+                    self._pending.pop(id_, None)
                 raise
         return owned
 
