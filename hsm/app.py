@@ -19,6 +19,7 @@ from hsm.events import EventLog
 from hsm.keeper import Keepers
 from hsm.operations.base import Context
 from hsm.operations.catalogue import OPERATIONS, rebuild
+from hsm.services.admission import Admission
 from hsm.services.audit import AuditService
 from hsm.services.base import Parts, Service
 from hsm.services.config import ConfigService
@@ -31,12 +32,13 @@ from hsm.services.task import TaskService
 from hsm.services.volume import VolumeService
 from hsm.status import Status
 from hsm.tasks.manager import TaskManager
-from hsm.tasks.modes import NonTransparent
+from hsm.tasks.modes import NonTransparent, Ownership, Transparent
+from hsm.tasks.owners import Owners
 from hsm.tasks.states import ENDED
 from hsm.tasks.store import TaskStore
 from libvdsm.api import VERBS
 from libvdsm.api.errors import Unavailable
-from libvdsm.api.types import DomainId, TaskId
+from libvdsm.api.types import DomainId, TaskId, TaskMode
 from libvdsm.client import Client
 from libvdsm.client.framed import LocalTransport
 from libvdsm.declare import Right
@@ -86,18 +88,26 @@ class App:
         registry = Registry(installed_drivers(), state / "domains.json")
         self.context = Context(config, registry, runner, keepers, self.events)
         store = TaskStore(state / "tasks.db")
-        ownership = NonTransparent(store, config.tasks.keep, config.tasks.keep_count)
+        keep, count = config.tasks.keep, config.tasks.keep_count
+        ownerships: list[Ownership] = [NonTransparent(store, keep, count), Transparent(keep, count)]
         self.audit = _audit_store(config)
         self.recorder = Recorder(self.audit) if self.audit else None
         self.tasks = TaskManager(
-            self.events, [ownership], config.tasks.workers, config.tasks.queue, witness=self.recorder
+            self.events, ownerships, config.tasks.workers, config.tasks.queue, witness=self.recorder
         )
+        self.owners = Owners(self.tasks, config.tasks.owner_grace, config.tasks.owner_keep)
         sessions = Sessions(config.limits.session_idle)
         self.status = Status(runner, keepers)
-        file = str(config_file) if config_file else None
-        parts = Parts(self.context, self.tasks, self.events, sessions, self.status, file, self.audit)
-        factories = {name: _factory(service, parts) for name, service in SERVICES.items()}
-        self.dispatcher = Dispatcher(factories, dict(SERVICES), sessions, witness=self.recorder)
+        file, presence = str(config_file) if config_file else None, self.owners.presence
+        parts = Parts(self.context, self.tasks, self.events, sessions, self.status, file, presence, self.audit)
+        self.dispatcher = Dispatcher(
+            {name: _factory(service, parts) for name, service in SERVICES.items()},
+            dict(SERVICES),
+            sessions,
+            witness=self.recorder,
+            admission=Admission(self.tasks, TaskMode(config.tasks.mode)),
+            presence=presence,
+        )
         limits = config.limits
         self.limits = Limits(limits.message, limits.nesting, limits.connections, limits.idle)
         self._count = ConnectionCount(limits.connections)
@@ -121,6 +131,7 @@ class App:
 
     def stop(self) -> None:
         """Stop answering; tasks stop where they can, or are finished."""
+        self.owners.presence.close()
         self.tasks.close(_PATIENCE)
         for listener in self.listeners:
             listener.close()
@@ -144,7 +155,7 @@ class App:
         def answer(message: bytes, descriptors: Sequence[int]) -> bytes | None:
             return jsonrpc.answer(self.dispatcher, message, connection, descriptors=descriptors)
 
-        return Client(LocalTransport(answer))
+        return Client(LocalTransport(answer, connection.close))
 
     def _submit(self, verb: str, **params: object) -> TaskId:
         """Have something done on the service's own account."""

@@ -84,6 +84,19 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True):
         1000
     )
     events: Annotated[int, Meta(ge=10, le=1_000_000, description="Events kept for clients that poll.")] = 10_000
+    mode: Annotated[
+        Literal["nonTransparent", "transparent"],
+        Meta(
+            description="Who owns the tasks of clients that do not say: the service (nonTransparent), or the client.\n"
+            "Where clients do, one that opens no session cannot make tasks."
+        ),
+    ] = "nonTransparent"
+    owner_grace: Annotated[
+        float, _seconds("Tasks of a client that owns them are stopped when it is gone for so long.", ge=0, le=1e6)
+    ] = 60.0
+    owner_keep: Annotated[
+        float, _seconds("What such a client's tasks ended with is forgotten when it is gone for so long.", ge=0, le=1e6)
+    ] = 3600.0
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):

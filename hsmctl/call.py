@@ -22,7 +22,7 @@ from hsmctl.tables import event_line
 from hsmctl.values import Kind, element, parse_id, show_duration
 from hsmctl.views import view
 from libvdsm.api.domain import CheckReport
-from libvdsm.api.types import TaskInfo, TaskState
+from libvdsm.api.types import TaskInfo, TaskMode, TaskState
 from libvdsm.client import Client
 from libvdsm.declare import ApiError, Verb, bare
 
@@ -47,6 +47,8 @@ class Call:
                 return special(self)
             if not commands.starts_task(self.verb):
                 return self.show(self._ask())
+            # A command is over before its task may be, so the service owns it, however it is configured.
+            self.client.session.open(task_mode=TaskMode.NON_TRANSPARENT, name="hsmctl")
             if not self._words.wait:
                 return self._show_begun(self._ask())
             ended = progress.wait(self.client, self._ask)

@@ -177,6 +177,10 @@ class CallSight:
         if not self._verb.makes_task:
             self._record = self._recorder.write(self._made(AuditOutcome.RUNNING))
 
+    def repeated(self) -> None:
+        # The task has its record already.
+        self._has_task = True
+
     def answered(self, error: ApiError | None) -> None:
         if self._inside:
             self._recorder.enter(self._before)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,14 @@ from hsm.operations.base import Context
 from hsm.operations.catalogue import OPERATIONS
 from hsm.status import Status
 from hsm.tasks.manager import TaskManager
+from hsm.tasks.modes import Claim
 from libvdsm.api import VERBS
 from libvdsm.api.errors import InvalidParameter
 from libvdsm.api.types import TaskInfo
+from libvdsm.declare import Verb
 from libvdsm.server.caller import Caller
 from libvdsm.server.dispatch import Sessions
+from libvdsm.server.presence import Presence
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Parts:
     sessions: Sessions
     status: Status
     config_file: str | None
+    presence: Presence
     audit: AuditStore | None
 
 
@@ -45,11 +50,35 @@ class Service:
 
     def submit(self, verb: str, **params: Any) -> TaskInfo[Any]:
         """Have the verb's operation done.  All ids are chosen by now, so that asking again after a crash is the same."""
+        claim = claim_of(self.caller, VERBS[verb])
         given: msgspec.Struct = VERBS[verb].params(**params)
         operation = OPERATIONS[verb](self.context, given)
         # An open file does not outlive this process; its number would mean another one after a restart.
         kept = msgspec.structs.replace(given, **dict.fromkeys(VERBS[verb].descriptors))
-        return self.parts.tasks.submit(verb, kept, operation, owner=self.caller.user, request=self.caller.request)
+        user, request = self.caller.user, self.caller.request
+        task = self.parts.tasks.submit(verb, kept, operation, owner=user, request=request, claim=claim)
+        if claim is not None:
+            self.parts.presence.note(claim.owner)
+        return task
+
+    def new_id(self, what: str) -> uuid.UUID:
+        """The id of a new thing that the caller left to the service.
+
+        At random; or from the task's id, where the caller owns the task: so the same call, after a restart that
+        forgot the task, makes the same thing and not another one.
+        """
+        caller = self.caller
+        if caller.owner is None or caller.task is None:
+            return uuid.uuid4()
+        return uuid.uuid5(caller.task, " ".join((*caller.owner, what)))
+
+
+def claim_of(caller: Caller, verb: Verb) -> Claim | None:
+    """The task as the caller asks for it, where the caller owns it."""
+    if caller.owner is None or caller.task is None:
+        return None
+    asked = msgspec.structs.replace(caller.params, **dict.fromkeys(verb.descriptors)) if caller.params else None
+    return Claim(caller.owner, caller.task, msgspec.json.encode(asked))
 
 
 def fitting(verb: str, *, name: str | None, description: str | None) -> None:

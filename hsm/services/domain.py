@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from hsm.operations import checking, describe
@@ -33,7 +32,8 @@ class DomainService(Service, Domain):
         id: DomainId | None = None,
     ) -> TaskInfo[DomainInfo]:
         self.context.registry.driver(type)
-        return self.submit("Domain.create", name=name, path=path, type=type, id=id or DomainId(uuid.uuid4()))
+        new = id or DomainId(self.new_id("domain"))
+        return self.submit("Domain.create", name=name, path=path, type=type, id=new)
 
     def attach(
         self,

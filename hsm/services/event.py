@@ -10,7 +10,7 @@ from libvdsm.api.event import Event, EventPage, Subscription
 
 class EventService(Service, Event):
     def poll(self, *, after: int | None = None, timeout: float = 0.0, limit: int = 1000) -> EventPage:
-        return self.parts.events.poll(after, timeout, limit)
+        return self.parts.events.poll(after, timeout, limit, self.caller.owner)
 
     def subscribe(self, *, after: int | None = None) -> Subscription:
         connection = self.caller.connection
@@ -18,6 +18,8 @@ class EventService(Service, Event):
         if push is None:
             raise NotSupported(reason="this wire cannot push events; use Event.poll")
         connection.subscribed = True
-        begin, missed = self.parts.events.listen(push, after)
+        begin, missed = self.parts.events.listen(
+            push, after, lambda: connection.session.owner if connection.session else None
+        )
         connection.on_close.append(lambda: self.parts.events.stop_listening(push))
         return Subscription(after=begin, missed=missed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import builtins
 import os
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
@@ -42,15 +41,15 @@ from libvdsm.api.types import (
 _EXPORTED = (FileFormat.RAW, FileFormat.QCOW2)
 
 
-def _image(given: ImageId | None) -> ImageId:
-    return given or ImageId(uuid.uuid4())
-
-
 class ImageService(Service, Image):
+    def _image(self, given: ImageId | None) -> ImageId:
+        return given or ImageId(self.new_id("image"))
+
     def _volume(self, domain: DomainId, image: ImageId, given: VolumeId | None) -> VolumeId:
         """The id of a new volume; one that was given is no other image's."""
         if given is None:
-            return VolumeId(uuid.uuid4())
+            # Several may be asked for in one call.
+            return VolumeId(self.new_id(f"volume of {image}"))
         opened = self.context.registry.get(domain)
         with storage_errors(self.context, domain):
             home = opened.find_volume(given)
@@ -72,7 +71,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.create", name=name, description=description)
         self.context.registry.find(domain)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.create",
             domain=domain,
@@ -106,7 +105,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.clone", name=name, description=description)
         self.context.registry.find(domain)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.clone",
             domain=domain,
@@ -132,7 +131,7 @@ class ImageService(Service, Image):
             raise InvalidParameter(verb="Image.makeTemplate", reason="id and volume are a copy's, which needs a name")
         if name is None:
             return self.submit("Image.makeTemplate", domain=domain, image=image)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.makeTemplate",
             domain=domain,
@@ -204,7 +203,7 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.import", name=name, description=description)
         self.context.registry.find(domain)
-        new = _image(id)
+        new = self._image(id)
         return self.submit(
             "Image.import",
             domain=domain,

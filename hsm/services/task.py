@@ -24,18 +24,18 @@ class TaskService(Service, Task):
         listing: Listing[TaskInfo[Any]] = Listing(
             "Task.list", TaskInfo, default="-created", filter=filter, sort=sort, start=start, scope=(state,)
         )
-        items, following = listing.page(self.parts.tasks.list(state), limit)
+        items, following = listing.page(self.parts.tasks.list(state, self.caller.owner), limit)
         return TaskPage(items=items, next=following)
 
     def get_info(self, *, task: TaskId) -> TaskInfo[Any]:
-        return self.parts.tasks.get(task)
+        return self.parts.tasks.get(task, self.caller.owner)
 
     def wait(self, *, task: TaskId, timeout: float = 30.0) -> TaskInfo[Any]:
-        return self.parts.tasks.wait(task, timeout)
+        return self.parts.tasks.wait(task, timeout, self.caller.owner)
 
     def stop(self, *, task: TaskId) -> TaskInfo[Any]:
-        return self.parts.tasks.stop(task)
+        return self.parts.tasks.stop(task, self.caller.owner)
 
     def clear(self, *, task: TaskId) -> Nothing:
-        self.parts.tasks.clear(task)
+        self.parts.tasks.clear(task, self.caller.owner)
         return Nothing()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import builtins
-import uuid
 
 from hsm.operations import chains, describe
 from hsm.operations.base import storage_errors
@@ -51,13 +50,13 @@ class VolumeService(Service, Volume):
         return self.submit(
             "Volume.create",
             domain=domain,
-            image=image or ImageId(uuid.uuid4()),
+            image=image or ImageId(self.new_id("image")),
             parent=parent,
             capacity=capacity,
             format=format,
             allocation=allocation,
             description=description,
-            id=id or VolumeId(uuid.uuid4()),
+            id=id or VolumeId(self.new_id("volume")),
         )
 
     def _home(self, domain: DomainId, volume: VolumeId) -> ImageId | None:

@@ -3,89 +3,49 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from hsm.events import EventLog
 from hsm.tasks.locks import Locks, LockTable
-from hsm.tasks.modes import Ownership
+from hsm.tasks.modes import Claim, Key, Ownership
+from hsm.tasks.operation import Job, Objects, Operation, Task
+from hsm.tasks.recovery import Rebuild, Settled, settle
 from hsm.tasks.states import ENDED, Event, move
 from hsm.tasks.store import StoreError
 from libvdsm.api.errors import (
     InternalError,
     Interrupted,
     NoSuchTask,
+    OwnerAbsent,
+    TaskExists,
     TaskNotEnded,
     TaskPastStopping,
     TaskStopped,
     Unavailable,
 )
 from libvdsm.api.event import TaskChanged
-from libvdsm.api.types import (
-    DomainId,
-    ErrorInfo,
-    ImageId,
-    Progress,
-    TaskId,
-    TaskInfo,
-    TaskState,
-    VolumeId,
-)
+from libvdsm.api.types import ErrorInfo, Progress, TaskId, TaskInfo, TaskMode, TaskState
 from libvdsm.declare import ApiError
 from libvdsm.log import Log, request_id
+from libvdsm.server.caller import OwnerKey
 from libvdsm.server.dispatch import error_info
 from libvdsm.threads import Thread
 
+__all__ = ["Job", "Objects", "Operation", "TaskManager"]
+
 log = Log("hsm.tasks")
 
-_PROGRESS_INTERVAL = 0.25
 _PRUNE_EVERY = 100
 _NO_PROGRESS = Progress(done=0, total=0, percent=0.0, step="waiting")
-
-
-@dataclass(frozen=True)
-class Objects:
-    """What a task works on, for those who look at it."""
-
-    domain: DomainId | None = None
-    image: ImageId | None = None
-    volume: VolumeId | None = None
-
-
-class Operation(Protocol):
-    """What a task does."""
-
-    @property
-    def locks(self) -> Locks:
-        """The locks of this node that it needs while it runs."""
-
-    @property
-    def objects(self) -> Objects:
-        """What it works on."""
-
-    @property
-    def resumes(self) -> bool:
-        """Whether a restart takes it up again, if its outcome is not there yet; else it has failed."""
-
-    def outcome(self) -> Any:
-        """The result, if what is asked for is so already, else None.
-
-        Asked before the work, which makes a repeated call answer the same, and after a restart, which settles an
-        interrupted task from what is on storage alone.  Changes nothing.
-        """
-
-    def run(self, job: Job) -> Any:
-        """Do it: the result, or an ``ApiError``."""
-
-    def close(self) -> None:
-        """Let go of what it was given; called once, at the end."""
 
 
 class Witness(Protocol):
@@ -98,65 +58,12 @@ class Witness(Protocol):
         """A task has ended, or was not taken after all; nobody has been told yet."""
 
 
-class Job:
-    """A running operation's view of its task."""
-
-    def __init__(self, task: _Task, manager: TaskManager) -> None:
-        self._task = task
-        self._manager = manager
-        self._told = 0.0
-
-    def stop_asked(self) -> bool:
-        """Whether somebody wants it to stop.  After ``commit`` it is always false: what has begun is finished."""
-        return self._task.stop_asked and not self._task.committed
-
-    def check(self) -> None:
-        """Stop here if somebody wants it."""
-        if self.stop_asked():
-            raise TaskStopped
-
-    def commit(self) -> None:
-        """What follows is the commit point: from here on it cannot be stopped."""
-        with self._manager.changed:
-            self.check()
-            self._task.committed = True
-
-    @contextmanager
-    def trying(self, locks: Locks) -> Iterator[bool]:
-        """Hold more locks than were declared, if they are free and nobody waits for them; it is never waited for."""
-        with self._manager.trying(locks) as taken:
-            yield taken
-
-    def progress(self, step: str, done: int = 0, total: int = 0) -> None:
-        """Say how far it is, in bytes."""
-        percent = round(min(100.0, done * 100 / total), 1) if total else 0.0
-        now = time.monotonic()
-        progress = Progress(done=done, total=total, percent=percent, step=step)
-        tell = step != self._task.info.progress.step or now - self._told > _PROGRESS_INTERVAL
-        self._manager.report(self._task, progress, tell=tell)
-        if tell:
-            self._told = now
-
-
-@dataclass(eq=False)
-class _Task:
-    """A task in memory."""
-
-    info: TaskInfo[Any]
-    ownership: Ownership
-    operation: Operation | None = None
-    locks: Locks = ()
-    stop_asked: bool = False
-    committed: bool = False
-    ended: threading.Event = field(default_factory=threading.Event)
-
-
 @dataclass(eq=False)
 class _Waiting:
     """A place in the queue: a task's, or that of a verb that takes locks without being a task."""
 
     locks: Locks
-    task: _Task | None = None
+    task: Task | None = None
 
 
 class TaskManager:
@@ -176,8 +83,7 @@ class TaskManager:
         self._idle = threading.Condition(lock)
         self._events = events
         self._ownerships = {ownership.mode: ownership for ownership in ownerships}
-        self._default = ownerships[0]
-        self._tasks: dict[TaskId, _Task] = {}
+        self._tasks: dict[Key, Task] = {}
         self._queue: list[_Waiting] = []
         self._locks = LockTable()
         self._running = 0
@@ -190,15 +96,25 @@ class TaskManager:
     # ---- for services
 
     def submit(
-        self, verb: str, params: msgspec.Struct, operation: Operation, *, owner: str, request: str
+        self,
+        verb: str,
+        params: msgspec.Struct,
+        operation: Operation,
+        *,
+        owner: str,
+        request: str,
+        claim: Claim | None = None,
     ) -> TaskInfo[Any]:
-        """Take an operation: its task, which is queued."""
+        """Take an operation: its task, which is queued.  ``claim``: of the client that owns it; else the service does.
+
+        A claim that somebody else made meanwhile, with the same owner and id, answers that task.
+        """
         if self.counts()[0] >= self._longest:
             operation.close()
             raise Unavailable(reason=f"{self._longest} tasks are waiting already")
         objects = operation.objects
         info: TaskInfo[Any] = TaskInfo(
-            id=TaskId(uuid.uuid4()),
+            id=claim.task if claim else TaskId(uuid.uuid4()),
             verb=verb,
             state=TaskState.QUEUED,
             created=time.time(),
@@ -208,49 +124,87 @@ class TaskManager:
             domain=objects.domain,
             image=objects.image,
             volume=objects.volume,
+            mode=TaskMode.TRANSPARENT if claim else None,
         )
-        task = _Task(info, self._default, operation, operation.locks)
-        if self._witness is not None:
-            self._witness.taken(info, params)
-        try:
-            self._default.begun(info, params)
-        except StoreError as error:
-            operation.close()
-            refusal = Unavailable(reason=str(error))
+        ownership = self._ownerships[TaskMode.TRANSPARENT if claim else TaskMode.NON_TRANSPARENT]
+        task = Task(info, ownership, operation, operation.locks, claim)
+        with ExitStack() as unused:
+            unused.callback(operation.close)
             if self._witness is not None:
-                self._witness.ended(msgspec.structs.replace(info, state=TaskState.FAILED, error=error_info(refusal)))
-            raise refusal from None
-        with self.changed:
-            self._tasks[info.id] = task
-            self._queue.append(_Waiting(task.locks, task))
-            # One worker for one task: to wake them all takes longer than the task's first steps.
-            self._idle.notify()
+                self._witness.taken(info, params)
+            try:
+                ownership.begun(info, params)
+            except StoreError as error:
+                refusal = Unavailable(reason=str(error))
+                if self._witness is not None:
+                    self._witness.ended(msgspec.structs.replace(info, state=TaskState.FAILED, error=error_info(refusal)))
+                raise refusal from None
+            with self.changed:
+                if claim is not None:
+                    if (earlier := self.known(verb, claim)) is not None:
+                        return earlier
+                    ownership.forget(task.key)
+                self._tasks[task.key] = task
+                self._queue.append(_Waiting(task.locks, task))
+                # One worker for one task: to wake them all takes longer than the task's first steps.
+                self._idle.notify()
+            unused.pop_all()
         self._tell(task)
         return info
 
-    def get(self, task: TaskId) -> TaskInfo[Any]:
-        return self._find(task).info
-
-    def list(self, state: TaskState | None = None) -> list[TaskInfo[Any]]:
-        """Tasks, the newest first."""
+    def known(self, verb: str, claim: Claim) -> TaskInfo[Any] | None:
+        """The task that a claim stands for, if it is there already and is the same."""
         with self.changed:
-            found = [task.info for task in self._tasks.values() if state in (None, task.info.state)]
+            found = self._tasks.get(Key(claim.owner, claim.task))
+            if found is None or found.claim is None:
+                return None
+            if (found.info.verb, found.claim.asked) != (verb, claim.asked):
+                raise TaskExists(task=claim.task, verb=found.info.verb)
+            # The owner did not want that end, and is back.
+            given_up = found.info.error is not None and found.info.error.name == OwnerAbsent.__name__
+            return None if given_up else found.info
+
+    def owned(self, owner: OwnerKey) -> builtins.list[TaskInfo[Any]]:
+        """The tasks of a client that owns them, the oldest first."""
+        with self.changed:
+            return [task.info for key, task in self._tasks.items() if key.owner == owner]
+
+    def owns(self, owner: OwnerKey) -> bool:
+        """Whether there are any."""
+        return bool(self.owned(owner))
+
+    def get(self, task: TaskId, viewer: OwnerKey | None = None) -> TaskInfo[Any]:
+        return self._find(task, viewer).info
+
+    def list(self, state: TaskState | None = None, viewer: OwnerKey | None = None) -> list[TaskInfo[Any]]:
+        """Tasks, the newest first: those that the service owns, and those of whoever looks."""
+        with self.changed:
+            found = [
+                task.info
+                for key, task in self._tasks.items()
+                if key.owner in (None, viewer) and state in (None, task.info.state)
+            ]
         return sorted(found, key=lambda info: (-info.created, str(info.id)))
 
-    def wait(self, task: TaskId, timeout: float) -> TaskInfo[Any]:
-        found = self._find(task)
+    def wait(self, task: TaskId, timeout: float, viewer: OwnerKey | None = None) -> TaskInfo[Any]:
+        found = self._find(task, viewer)
         found.ended.wait(timeout)
         return found.info
 
-    def stop(self, task: TaskId) -> TaskInfo[Any]:
-        """Ask a task to stop; one that is queued has stopped when this returns."""
-        found = self._find(task)
+    def stop(self, task: TaskId, viewer: OwnerKey | None = None, *, why: ApiError | None = None) -> TaskInfo[Any]:
+        """Ask a task to stop; one that is queued has stopped when this returns.
+
+        ``why``: what it ends with then, if nobody wants it more than who gives no reason.
+        """
+        found = self._find(task, viewer)
         with self.changed:
             if found.info.state in ENDED:
                 raise TaskPastStopping(task=task, reason=f"it has {found.info.state.value}")
             if found.committed:
                 raise TaskPastStopping(task=task, reason="its change is being published")
             found.stop_asked = True
+            found.why = TaskStopped() if why is None else found.why or why
+            error = error_info(found.why)
             waiting = next((entry for entry in self._queue if entry.task is found), None)
             if waiting is not None:
                 self._queue.remove(waiting)
@@ -258,22 +212,22 @@ class TaskManager:
             elif found.info.state is TaskState.RUNNING:
                 found.info = msgspec.structs.replace(found.info, state=move(found.info.state, Event.STOP))
         if waiting is not None:
-            self._finish(found, Event.STOP, error=error_info(TaskStopped()))
+            self._finish(found, Event.STOP, error=error)
         else:
             self._tell(found)
         return found.info
 
-    def clear(self, task: TaskId) -> None:
+    def clear(self, task: TaskId, viewer: OwnerKey | None = None) -> None:
         """Forget a task that has ended."""
-        found = self._find(task)
+        found = self._find(task, viewer)
         if not found.ended.is_set():
             raise TaskNotEnded(task=task)
         try:
-            found.ownership.forget(task)
+            found.ownership.forget(found.key)
         except StoreError as error:
             raise Unavailable(reason=str(error)) from None
         with self.changed:
-            self._tasks.pop(task, None)
+            self._tasks.pop(found.key, None)
 
     @contextmanager
     def hold(self, locks: Locks, wait: float) -> Iterator[None]:
@@ -308,49 +262,27 @@ class TaskManager:
 
     # ---- life of the service
 
-    def recover(self, rebuild: Callable[[str, bytes], Operation]) -> None:
-        """Settle what a service before this one has left, then begin to work.
-
-        ``rebuild`` makes an operation from a verb and its parameters as JSON.
-        """
+    def recover(self, rebuild: Rebuild) -> None:
+        """Settle what a service before this one has left, then begin to work."""
         for ownership in self._ownerships.values():
             for stored in ownership.load():
-                task = _Task(stored.info, ownership)
+                task = Task(stored.info, ownership)
                 if stored.info.state in ENDED:
                     task.ended.set()
-                self._tasks[stored.info.id] = task
+                self._tasks[task.key] = task
                 if stored.info.state not in ENDED:
-                    self._settle(task, stored.params, rebuild)
+                    self._go_on(task, settle(task, stored.params, rebuild))
         for worker in self._workers:
             worker.start()
         self.prune()
 
-    def _settle(self, task: _Task, params: bytes, rebuild: Callable[[str, bytes], Operation]) -> None:
-        token = request_id.set(task.info.request)
-        result: Any = None
-        try:
-            task.operation = rebuild(task.info.verb, params)
-            task.locks = task.operation.locks
-            result = task.operation.outcome()
-        except ApiError as error:
-            # What it worked on is gone, or cannot be read now: the caller has to look.
-            self._finish(task, Event.FAIL, error=error_info(error))
+    def _go_on(self, task: Task, settled: Settled) -> None:
+        if settled.event is not Event.RESUME:
+            self._finish(task, settled.event, result=settled.result, error=settled.error)
             return
-        except Exception:  # the boundary of a task: what cannot be rebuilt keeps the service from no start
-            log.exception("interrupted task cannot be settled", task=task.info.id, verb=task.info.verb)
-            self._finish(task, Event.FAIL, error=error_info(InternalError(request=task.info.request)))
-            return
-        finally:
-            request_id.reset(token)
-        log.info("interrupted task", task=task.info.id, verb=task.info.verb, done=result is not None)
-        if result is not None:
-            self._finish(task, Event.SUCCEED, result=result)
-        elif task.operation.resumes:
-            task.info = msgspec.structs.replace(task.info, state=move(task.info.state, Event.RESUME))
-            with self.changed:
-                self._queue.append(_Waiting(task.locks, task))
-        else:
-            self._finish(task, Event.FAIL, error=error_info(Interrupted()))
+        task.info = msgspec.structs.replace(task.info, state=move(task.info.state, Event.RESUME))
+        with self.changed:
+            self._queue.append(_Waiting(task.locks, task))
 
     def prune(self) -> None:
         """Forget tasks that ended too long ago."""
@@ -361,8 +293,8 @@ class TaskManager:
                 log.error("old tasks could not be forgotten", error=error)
                 continue
             with self.changed:
-                for task in gone:
-                    self._tasks.pop(task, None)
+                for key in gone:
+                    self._tasks.pop(key, None)
 
     def close(self, patience: float) -> None:
         """Have running tasks stop where they can, and wait for them up to ``patience`` seconds."""
@@ -395,7 +327,7 @@ class TaskManager:
             self.changed.notify_all()
             self._idle.notify_all()
 
-    def _next(self) -> _Task | None:
+    def _next(self) -> Task | None:
         """The first task in the queue whose locks are free, or None.  Under ``changed``."""
         for entry in list(self._queue):
             if entry.task is not None and self._take(entry):
@@ -421,7 +353,7 @@ class TaskManager:
                     self._running -= 1
                 self._give_back(task.locks)
 
-    def _run(self, task: _Task) -> None:
+    def _run(self, task: Task) -> None:
         assert task.operation is not None
         token = request_id.set(task.info.request)
         self._tell(task)
@@ -435,7 +367,7 @@ class TaskManager:
                 # Who asked for it may not have written down yet that it is stopping.
                 event = Event.YIELD if task.info.state is TaskState.STOPPING else Event.FAIL
             stopped = Interrupted() if self._closing and event is Event.FAIL else error
-            self._finish(task, event, error=error_info(stopped))
+            self._finish(task, event, error=error_info(task.why or stopped))
         except ApiError as error:
             self._finish(task, Event.FAIL, error=error_info(error))
         except Exception:  # the boundary of a task: logged, and told to whoever asks
@@ -444,7 +376,7 @@ class TaskManager:
         finally:
             request_id.reset(token)
 
-    def _finish(self, task: _Task, event: Event, *, result: Any = None, error: ErrorInfo | None = None) -> None:
+    def _finish(self, task: Task, event: Event, *, result: Any = None, error: ErrorInfo | None = None) -> None:
         progress = task.info.progress
         if event is Event.SUCCEED:
             progress = Progress(done=progress.total or progress.done, total=progress.total, percent=100.0, step="done")
@@ -458,7 +390,7 @@ class TaskManager:
                 error=error,
             )
         try:
-            task.ownership.ended(ended)
+            task.ownership.ended(task.key, ended)
         except StoreError as unwritten:
             # The change is made or not, whatever the record says; a restart settles it from storage again.
             log.error("the end of a task could not be recorded", task=ended.id, error=unwritten)
@@ -486,19 +418,20 @@ class TaskManager:
 
     # ---- telling
 
-    def report(self, task: _Task, progress: Progress, *, tell: bool) -> None:
+    def report(self, task: Task, progress: Progress, *, tell: bool) -> None:
         with self.changed:
             task.info = msgspec.structs.replace(task.info, progress=progress)
         if tell:
             self._tell(task)
 
-    def _tell(self, task: _Task) -> None:
+    def _tell(self, task: Task) -> None:
         info = task.info
-        self._events.emit(TaskChanged(task=info.id, verb=info.verb, state=info.state, progress=info.progress))
+        changed = TaskChanged(task=info.id, verb=info.verb, state=info.state, progress=info.progress)
+        self._events.emit(changed, task.key.owner)
 
-    def _find(self, task: TaskId) -> _Task:
+    def _find(self, task: TaskId, viewer: OwnerKey | None) -> Task:
         with self.changed:
-            found = self._tasks.get(task)
+            found = self._tasks.get(Key(viewer, task)) or self._tasks.get(Key(None, task))
         if found is None:
             raise NoSuchTask(task=task)
         return found

@@ -1,21 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who owns tasks: the modes that a session chooses from.
+"""Who owns tasks: the modes that a session chooses from, two objects behind one protocol.
 
-A mode decides what is written down, who sees a task, and what becomes of one that a restart interrupted.  The
-manager knows modes only by this protocol; the client-owned one joins here.
+A mode decides what is written down, who sees a task, and what becomes of one that a restart interrupted.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from hsm.tasks.store import Stored, TaskStore
-from libvdsm.api.session import TaskMode
-from libvdsm.api.types import TaskId, TaskInfo
+from libvdsm.api.types import TaskId, TaskInfo, TaskMode
+from libvdsm.server.caller import OwnerKey
+
+
+class Key(NamedTuple):
+    """One task among all: ids that clients choose are theirs alone."""
+
+    owner: OwnerKey | None
+    """None: the service"""
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task as the client that owns it asks for it."""
+
+    owner: OwnerKey
+    task: TaskId
+    asked: bytes
+    """the parameters as they came, without open files: what makes a call the same call"""
 
 
 class Ownership(Protocol):
@@ -26,13 +44,13 @@ class Ownership(Protocol):
     def begun(self, info: TaskInfo[Any], params: msgspec.Struct) -> None:
         """A task was taken; it is not started before this returns."""
 
-    def ended(self, info: TaskInfo[Any]) -> None:
+    def ended(self, key: Key, info: TaskInfo[Any]) -> None:
         """A task has ended; nobody is told before this returns."""
 
-    def forget(self, task: TaskId) -> None:
+    def forget(self, key: Key) -> None:
         """A task was cleared."""
 
-    def prune(self) -> list[TaskId]:
+    def prune(self) -> list[Key]:
         """Forget what is too old: which tasks."""
 
     def load(self) -> list[Stored]:
@@ -57,7 +75,7 @@ class NonTransparent:
             self._catch_up()
             self._store.put(info, msgspec.json.encode(params))
 
-    def ended(self, info: TaskInfo[Any]) -> None:
+    def ended(self, key: Key, info: TaskInfo[Any]) -> None:
         with self._turn:
             self._unwritten[info.id] = info
             self._catch_up()
@@ -71,13 +89,50 @@ class NonTransparent:
             self._store.update(info)
             del self._unwritten[info.id]
 
-    def forget(self, task: TaskId) -> None:
+    def forget(self, key: Key) -> None:
         with self._turn:
-            self._store.forget(task)
-            self._unwritten.pop(task, None)
+            self._store.forget(key.task)
+            self._unwritten.pop(key.task, None)
 
-    def prune(self) -> list[TaskId]:
-        return self._store.prune(time.time() - self._keep, self._keep_count)
+    def prune(self) -> list[Key]:
+        return [Key(None, task) for task in self._store.prune(time.time() - self._keep, self._keep_count)]
 
     def load(self) -> list[Stored]:
         return self._store.load()
+
+
+class Transparent:
+    """Clients own their tasks: they are in memory alone, and the owner asks for them again after a restart."""
+
+    mode = TaskMode.TRANSPARENT
+
+    def __init__(self, keep: float, keep_count: int) -> None:
+        """``keep`` in seconds; the bounds are for all owners together."""
+        self._keep = keep
+        self._keep_count = keep_count
+        self._lock = threading.Lock()
+        self._ended: dict[Key, float] = {}
+        """when, the oldest first"""
+
+    def begun(self, info: TaskInfo[Any], params: msgspec.Struct) -> None:
+        """Nothing is on disk."""
+
+    def ended(self, key: Key, info: TaskInfo[Any]) -> None:
+        with self._lock:
+            self._ended[key] = time.monotonic()
+
+    def forget(self, key: Key) -> None:
+        with self._lock:
+            self._ended.pop(key, None)
+
+    def prune(self) -> list[Key]:
+        with self._lock:
+            before = time.monotonic() - self._keep
+            many = len(self._ended) - self._keep_count
+            old = [key for place, (key, ended) in enumerate(self._ended.items()) if place < many or ended < before]
+            for key in old:
+                del self._ended[key]
+        return old
+
+    def load(self) -> list[Stored]:
+        return []

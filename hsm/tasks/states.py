@@ -13,7 +13,7 @@ class Event(Enum):
     """What can happen to a task."""
 
     START = "a worker takes it, and it has its locks"
-    STOP = "somebody asks it to stop"
+    STOP = "somebody asks it to stop, or the client that owns it is gone"
     SUCCEED = "its work is done"
     FAIL = "an error ends it"
     YIELD = "it has stopped as asked, and given back what it had made"

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from libvdsm.api.types import Bytes, Count, DomainId, ImageId, SessionId, TaskId, Text, VolumeId, Word
+from libvdsm.api.types import Bytes, Count, DomainId, ImageId, Seconds, SessionId, TaskId, Text, VolumeId, Word
 from libvdsm.declare import ApiError
 
 Reason = Annotated[Text, Meta(description="what exactly is wrong")]
@@ -507,6 +507,37 @@ class Interrupted(ApiError):
 
 
 @dataclass(eq=False)
+class TaskIdRequired(ApiError):
+    """The client owns its tasks, and did not say which one this is."""
+
+    code = 506
+    template = (
+        "{verb} makes a task that its caller owns, and came without its id. Open a session with an owner "
+        "(Session.open), and send an id with the call: the member task of JSON-RPC, the header Task-Id of HTTP."
+    )
+    verb: Annotated[Text, Meta(description="the verb that was called")]
+
+
+@dataclass(eq=False)
+class TaskExists(ApiError):
+    """The id stands for another task of the same owner."""
+
+    code = 507
+    template = "Task {task} is {verb} already, with other parameters than these; choose a new id for a new task."
+    task: Annotated[TaskId, Meta(description="the task")]
+    verb: Annotated[Text, Meta(description="the verb that it was started by")]
+
+
+@dataclass(eq=False)
+class OwnerAbsent(ApiError):
+    """The task was stopped before it changed anything, since the client that owns it was gone."""
+
+    code = 508
+    template = "Its owner was gone for {grace:g} s, so it was stopped before anything was changed; ask for it again."
+    grace: Annotated[Seconds, Meta(description="how long an owner may be gone")]
+
+
+@dataclass(eq=False)
 class FormatMismatch(ApiError):
     """The file is of another format than was said."""
 
@@ -575,5 +606,8 @@ COMMON: tuple[type[ApiError], ...] = (
     NoSuchSession,
     Unavailable,
     InternalError,
+    TaskIdRequired,
+    TaskExists,
+    OwnerAbsent,
 )
 """What any verb may answer, whatever it declares."""

@@ -8,17 +8,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from libvdsm.api.types import Count, Line, OpenEnum, SessionId, Text, Time, Word
+from libvdsm.api.types import Count, Line, SessionId, TaskMode, Text, Time, Word
 from libvdsm.declare import Info, Right, verb
 
-
-class TaskMode(OpenEnum):
-    """Who owns the tasks that a session starts."""
-
-    NON_TRANSPARENT = "nonTransparent"
-    """the service: it names them, keeps them over restarts and lists them to everybody who may see them"""
-    UNKNOWN = "unknown"
-    """a value newer than this client"""
+__all__ = ["Session", "SessionInfo", "TaskMode"]
 
 
 class SessionInfo(Info, frozen=True, kw_only=True):
@@ -34,6 +27,7 @@ class SessionInfo(Info, frozen=True, kw_only=True):
     pid: Annotated[Count, Meta(description="the caller's process id, over a Unix socket")] | None = None
     name: Annotated[Line, Meta(description="what the client calls itself")] | None = None
     opened: Annotated[Time, Meta(description="when it was opened")] | None = None
+    owner: Annotated[Word, Meta(description="the name under which the client owns its tasks")] | None = None
 
 
 class Session(ABC):
@@ -46,12 +40,18 @@ class Session(ABC):
         *,
         task_mode: Annotated[TaskMode, Meta(description="who owns the tasks")] = TaskMode.NON_TRANSPARENT,
         name: Annotated[Line, Meta(description="what the client calls itself, for logs")] | None = None,
+        owner: Annotated[Word, Meta(description="transparent mode: a name that the client keeps over restarts, a UUID")]
+        | None = None,
     ) -> SessionInfo:
         """Open a session.
 
         On a connection of its own (framed JSON-RPC, standard input) it is in force from then on and ends with the
         connection.  Over HTTP, send its id with each call in the header ``Session-Id``; it ends after a time of
         silence (``[limits] session_idle``).  A client that opens none is served with the defaults.
+
+        In the transparent mode the client owns its tasks: all sessions of one user with the same `owner` see them,
+        and nobody else does.  Each call of a verb that makes a task brings the task's id.  When no session of the
+        owner has been there for ``[tasks] owner_grace`` seconds, its tasks are asked to stop.
         """
 
     @verb(since="1.0", right=Right.READ)

@@ -278,6 +278,19 @@ class TaskState(OpenEnum):
     """a value newer than this client"""
 
 
+class TaskMode(OpenEnum):
+    """Who owns the tasks that a session starts."""
+
+    NON_TRANSPARENT = "nonTransparent"
+    """the service: it names them, keeps them over restarts and lists them to everybody who may see them"""
+    UNKNOWN = "unknown"
+    """a value newer than this client"""
+    TRANSPARENT = "transparent"
+    """the client: it names them, alone sees them, and asks again after a restart; the service keeps nothing on disk"""
+    DEFAULT = "default"
+    """one of the others, as the service is configured (`[tasks] mode`)"""
+
+
 class Progress(Info, frozen=True, kw_only=True):
     """How far a task is."""
 
@@ -313,3 +326,4 @@ class TaskInfo(Info, Generic[T], frozen=True, kw_only=True):
     volume: Annotated[VolumeId, Meta(description="the volume it works on")] | None = None
     result: Annotated[T, Meta(description="what the verb answers, once it succeeded")] | None = None
     error: Annotated[ErrorInfo, Meta(description="why it failed or was stopped")] | None = None
+    mode: Annotated[TaskMode, Meta(description="present if the client owns it: `transparent`")] | None = None

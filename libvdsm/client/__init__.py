@@ -8,5 +8,6 @@
 
 from libvdsm.client.client import Client, RemoteError
 from libvdsm.client.connect import connect
+from libvdsm.client.owner import OwnedTask, TaskOwner
 
-__all__ = ["Client", "RemoteError", "connect"]
+__all__ = ["Client", "OwnedTask", "RemoteError", "TaskOwner", "connect"]

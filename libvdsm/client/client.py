@@ -7,6 +7,7 @@ checker knows every verb, and nothing here knows one.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ import msgspec
 from libvdsm.api import CLASSES, ERRORS, VERBS, Api
 from libvdsm.api.errors import ConnectionFailed
 from libvdsm.api.event import EventInfo
-from libvdsm.api.types import ErrorInfo, TaskInfo, TaskState
+from libvdsm.api.types import ErrorInfo, TaskId, TaskInfo, TaskState
+from libvdsm.client.prepared import read
 from libvdsm.declare import ApiError, Verb, error_fields
 from libvdsm.log import request_id
 
 T = TypeVar("T")
 
-_ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.STOPPED)
+ENDED = (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.STOPPED)
 
 
 @dataclass(eq=False)
@@ -42,8 +44,10 @@ class RemoteError(ApiError):
 class Transport(Protocol):
     """Carries one call at a time to a service.  Used by one thread at a time, or locks."""
 
-    def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any:
-        """Send a call; give the decoded result, or raise the error."""
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
+        """Send a call; give the decoded result, or raise the error.  ``task``: the id of the task that it makes."""
 
     def events(self, after: int | None) -> Iterator[EventInfo]:
         """Events as they happen, on a connection of their own."""
@@ -102,7 +106,7 @@ class Client(Api):
         """
         until = None if timeout is None else time.monotonic() + timeout
         current: TaskInfo[Any] = task
-        while current.state not in _ENDED:
+        while current.state not in ENDED:
             if on_progress is not None:
                 on_progress(current)
             slice_ = 0.2 if on_progress is not None else 30.0
@@ -114,11 +118,18 @@ class Client(Api):
             current = self.task.wait(task=task.id, timeout=slice_)
         if on_progress is not None:
             on_progress(current)
-        if current.error is not None:
-            raise to_exception(current.error)
-        verb = VERBS.get(current.verb)
-        # Of a verb that is newer than this client, the result stays as it travelled.
-        return cast("T", msgspec.convert(current.result, verb.task_result) if verb else current.result)
+        return cast("T", result_of(current))
+
+    def with_task(self, task: TaskId) -> Client:
+        """The same client, whose next task has an id that you chose.
+
+        In the transparent mode every call of a verb that makes a task brings an id; the same call with the same id
+        is the same task.  The connection stays this client's, and closing the other closes nothing.
+
+        >>> client.session.open(task_mode=TaskMode.TRANSPARENT, owner=my_name)
+        >>> client.with_task(task).image.create(domain=domain, capacity=2**30)
+        """
+        return Client(_Naming(self._transport, str(task)))
 
     def listen(self, after: int | None = None) -> Iterator[EventInfo]:
         """Events as they happen, from now on or after a sequence; ends when the connection does.
@@ -128,6 +139,33 @@ class Client(Api):
         return self._transport.events(after)
 
 
+class _Naming:
+    """A transport whose calls of verbs that make tasks bring a task's id."""
+
+    def __init__(self, transport: Transport, task: str) -> None:
+        self._transport = transport
+        self._task = task
+        self.events = transport.events
+
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
+        return self._transport.call(verb, params, descriptors, request, self._task if verb.makes_task else task)
+
+    def close(self) -> None:
+        """The connection is another's."""
+
+
+def result_of(task: TaskInfo[Any]) -> Any:
+    """The result of a task that has ended, or its error."""
+    if task.error is not None:
+        raise to_exception(task.error)
+    verb = VERBS.get(task.verb)
+    # Of a verb that is newer than this client, the result stays as it travelled.
+    return read("task", verb.full, task.result) if verb else task.result
+
+
+@functools.cache
 def _implementation(cls: type) -> Callable[[Transport], Any]:
     methods: dict[str, Any] = {"__init__": _init}
     for verb in VERBS.values():

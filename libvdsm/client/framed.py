@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import functools
 import itertools
 import os
 import socket
@@ -15,24 +14,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from libvdsm.api import VERBS
 from libvdsm.api.errors import ConnectionFailed, NotSupported
 from libvdsm.api.event import EventInfo, EventPage, Subscription
 from libvdsm.client.client import to_exception, unreachable
+from libvdsm.client.prepared import decoder
 from libvdsm.declare import Verb
 from libvdsm.wire import jsonrpc
 from libvdsm.wire.framing import Framer, frame
 from libvdsm.wire.messages import BadMessage, Call, Notification, Reply
 
 _LIMIT = 2**30
-
-
-@functools.cache
-def _decoder(verb: str) -> msgspec.json.Decoder[Any]:
-    """Made when first needed: a command line needs one of many."""
-    return msgspec.json.Decoder(VERBS[verb].result)
 
 
 class Stream(Protocol):
@@ -112,6 +104,8 @@ class FramedTransport:
         self._early: deque[EventInfo] = deque()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
+        self._session: dict[str, Any] | None = None
+        """what the session was opened with, if one was"""
 
     def _open(self) -> Stream:
         try:
@@ -119,10 +113,12 @@ class FramedTransport:
         except OSError as error:
             raise unreachable(self._address, error) from None
 
-    def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any:
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
         with self._lock:
             call_id = next(self._ids)
-            message = jsonrpc.encode_call(Call(verb.full, params, call_id, request=request))
+            message = jsonrpc.encode_call(Call(verb.full, params, call_id, request=request, task=task))
             try:
                 self._stream.send(frame(message), descriptors)
                 reply = self._reply(call_id)
@@ -130,7 +126,9 @@ class FramedTransport:
                 raise unreachable(self._address, error) from None
         if reply.error is not None:
             raise to_exception(reply.error)
-        return _decoder(verb.full).decode(reply.result)
+        if verb.full == "Session.open":
+            self._session = params
+        return decoder("result", verb.full).decode(reply.result)
 
     def _reply(self, call_id: int) -> Reply:
         while True:
@@ -153,6 +151,9 @@ class FramedTransport:
 
     def events(self, after: int | None) -> Iterator[EventInfo]:
         other = FramedTransport(self._address, self._opener)
+        if self._session is not None:
+            # A connection of its own is a session of its own, and only this session's owner is told of its tasks.
+            other.call(VERBS["Session.open"], self._session, [], None)
         begun: Subscription = other.call(VERBS["Event.subscribe"], {} if after is None else {"after": after}, [], None)
         return other._events(begun)
 
@@ -176,25 +177,34 @@ class FramedTransport:
 class LocalTransport:
     """The service in one's own process; through bytes all the same, so that everything is checked as on a wire."""
 
-    def __init__(self, answer: Callable[[bytes, Sequence[int]], bytes | None]) -> None:
+    def __init__(
+        self, answer: Callable[[bytes, Sequence[int]], bytes | None], on_close: Callable[[], None] | None = None
+    ) -> None:
         self._answer = answer
+        self._on_close = on_close
         self._ids = itertools.count(1)
 
-    def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any:
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
         call_id = next(self._ids)
-        answered = self._answer(jsonrpc.encode_call(Call(verb.full, params, call_id, request=request)), descriptors)
+        message = jsonrpc.encode_call(Call(verb.full, params, call_id, request=request, task=task))
+        answered = self._answer(message, descriptors)
         assert answered is not None
         reply = jsonrpc.decode_reply(answered)
         assert isinstance(reply, Reply)
         if reply.error is not None:
             raise to_exception(reply.error)
-        return _decoder(verb.full).decode(reply.result)
+        return decoder("result", verb.full).decode(reply.result)
 
     def events(self, after: int | None) -> Iterator[EventInfo]:
-        return poll_events(self, after)
+        # In the same session, which does not end with the events.
+        return poll_events(LocalTransport(self._answer), after)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End the session."""
+        if self._on_close is not None:
+            self._on_close()
 
 
 class Calls(Protocol):

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from libvdsm.api import VERBS
 from libvdsm.api.errors import NotSupported
 from libvdsm.api.event import EventInfo
 from libvdsm.api.session import SessionInfo
 from libvdsm.client.client import to_exception, unreachable
 from libvdsm.client.framed import poll_events
+from libvdsm.client.prepared import read
 from libvdsm.declare import Verb
 from libvdsm.wire import xmlrpc
 from libvdsm.wire.messages import BadMessage, Call
@@ -52,7 +51,9 @@ class XmlRpcTransport:
         path, host, port = self._where
         return _UnixConnection(path) if path else _TcpConnection(host, port)
 
-    def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any:
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
         if descriptors:
             raise NotSupported(reason="XML-RPC carries no open files; use the framed wire over a Unix socket")
         document = xmlrpc.encode_call(Call(verb.full, params))
@@ -61,6 +62,8 @@ class XmlRpcTransport:
             headers["Session-Id"] = self._session
         if request:
             headers["Request-Id"] = request
+        if task:
+            headers["Task-Id"] = task
         with self._lock:
             body = self._post(document, headers)
         try:
@@ -69,7 +72,7 @@ class XmlRpcTransport:
             raise unreachable(self._address, error) from None
         if reply.error is not None:
             raise to_exception(reply.error)
-        result = msgspec.convert(reply.result, VERBS[verb.full].result)
+        result = read("result", verb.full, reply.result)
         if isinstance(result, SessionInfo) and result.id is not None:
             self._session = str(result.id)
         return result
@@ -94,4 +97,9 @@ class XmlRpcTransport:
         return poll_events(other, after)
 
     def close(self) -> None:
+        sock = self._http.sock
+        if sock is not None:
+            # Whoever waits for an answer in another thread is woken.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         self._http.close()

@@ -53,7 +53,7 @@ _VALUES: dict[str, Any] = {
     "AuditRecord.uid": 0,
     "AuditRecord.wire": "unix",
     "Capabilities.api": "1.0",
-    "Capabilities.taskModes": ["nonTransparent"],
+    "Capabilities.taskModes": ["nonTransparent", "transparent", "default"],
     "Capabilities.verbs": ["Host.ping", "Image.create"],
     "Capabilities.version": "0.1.0",
     "Capabilities.wires": ["http:127.0.0.1:54330"],

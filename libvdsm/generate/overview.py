@@ -20,9 +20,9 @@ an error.  What is called, with what, and what is answered is the same on every 
 
 _JSON_RPC = """\
 JSON-RPC 2.0, parameters by name.  On a stream, each message is preceded by its length in bytes: a 64-bit
-number, the most significant byte first.  Batches are answered as batches.  A request may have two members
-more than the standard: `session`, the id of a session, and `request`, an id of your own that the logs of
-all processes show."""
+number, the most significant byte first.  Batches are answered as batches.  A request may have three members
+more than the standard: `session`, the id of a session; `request`, an id of your own that the logs of all
+processes show; and `task`, the id of a task that you own."""
 
 _XML_RPC = """\
 One parameter, a structure of the named parameters; none, if there are none.  Integers beyond 32 bits are
@@ -41,7 +41,9 @@ there is no null."""
 _SESSIONS = """\
 A client that does nothing about it is served with the defaults.  `Session.open` tells the service who
 calls, for its logs, and who owns the tasks.  On a connection of its own a session is in force until that
-ends; over HTTP its id is sent with each call, in the header `Session-Id`.  Each verb needs a right, and a
+ends; over HTTP its id is sent with each call, in the header `Session-Id`, a task's in `Task-Id`, and a
+request's in `Request-Id`.  In a `system.multicall` a task's id is the member `taskId` of its call.  Each
+verb needs a right, and a
 right includes those before it; `Session.getInfo` tells a caller which right it has, and which verbs it may
 call."""
 
@@ -49,7 +51,11 @@ _TASKS = """\
 A verb that changes data answers at once, with a task: a `TaskInfo`.  `Task.wait` waits for it,
 `Task.getInfo` and the event `TaskChanged` tell how far it is, `Task.stop` asks it to stop.  What a verb
 says about its *commit point* is what holds after a crash: before it, nothing has happened; after it,
-everything has, or will be finished."""
+everything has, or will be finished.
+
+The service owns tasks, unless a session chose `transparent`: then the client does.  Each call that makes a
+task brings the task's id, and the same call with the same id is the same task.  Nobody else sees such tasks
+or hears of them, and no restart keeps them: the client asks again."""
 
 _ERRORS = """\
 An [error](errors.md) has a stable name, a stable number, attributes, and a message that says what to do.  A

@@ -10,15 +10,22 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
-from libvdsm.api.session import TaskMode
-from libvdsm.api.types import SessionId
+from libvdsm.api.types import SessionId, TaskId, TaskMode
 from libvdsm.declare import Right
 from libvdsm.wire.messages import Notification
 
 _UCRED = struct.Struct("3i")
+
+
+class OwnerKey(NamedTuple):
+    """Who owns tasks in the transparent mode: a user's client, by the name that it gave itself."""
+
+    user: str
+    name: str
 
 
 @dataclass
@@ -30,10 +37,13 @@ class SessionRecord:
     opened: float
     name: str | None = None
     last_used: float = 0.0
+    """monotonic"""
     user: str = ""
+    owner: OwnerKey | None = None
+    """in the transparent mode"""
 
 
-@dataclass
+@dataclass(eq=False)
 class Connection:
     """One client on one transport, for as long as it is connected.
 
@@ -47,11 +57,15 @@ class Connection:
     uid: int | None = None
     gid: int | None = None
     pid: int | None = None
+    descriptor: int | None = None
+    """its socket, where it is one: the kernel tells when the peer hangs up"""
     carries_descriptors: bool = False
     push: Callable[[Notification], None] | None = None
     is_session: bool = False
     """Whether a session opened on it is in force until it ends; else the client sends the session's id with each call."""
     session: SessionRecord | None = None
+    owns: bool = False
+    """Whether its end is awaited, since it has stood for an owner of tasks."""
     subscribed: bool = False
     """Events are sent to it, so its silence is no reason to end it."""
     on_close: list[Callable[[], None]] = field(default_factory=list)
@@ -66,6 +80,11 @@ class Connection:
         except KeyError:
             return f"uid {self.uid}"
 
+    @property
+    def identity(self) -> str:
+        """The caller as others cannot be: by number where the kernel knows it, as users may share a name."""
+        return self.user if self.uid is None else str(self.uid)
+
     def close(self) -> None:
         """The client is gone: whoever asked is told."""
         while self.on_close:
@@ -78,10 +97,19 @@ class Caller(msgspec.Struct, frozen=True):
     connection: Connection
     session: SessionRecord | None
     request: str
+    task: TaskId | None = None
+    """the id that came with the call of a verb that makes a task"""
+    params: msgspec.Struct | None = None
+    """of such a verb, as they came"""
 
     @property
     def user(self) -> str:
         return self.connection.user
+
+    @property
+    def owner(self) -> OwnerKey | None:
+        """Whose tasks the caller owns."""
+        return self.session.owner if self.session else None
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

@@ -26,10 +26,11 @@ from libvdsm.api.errors import (
     NoSuchVerb,
     NotSupported,
 )
-from libvdsm.api.types import ErrorInfo, OpenEnum, SessionId
+from libvdsm.api.types import ErrorInfo, OpenEnum, SessionId, TaskId
 from libvdsm.declare import ApiError, Right, Verb, bare, camel, compare_signatures
 from libvdsm.log import Log, new_request_id, request_id
 from libvdsm.server.caller import Caller, Connection, SessionRecord
+from libvdsm.server.presence import Presence
 from libvdsm.wire.messages import Call, Reply
 
 log = Log("libvdsm.dispatch")
@@ -50,6 +51,9 @@ class Sight(Protocol):
     def begins(self, session: SessionRecord | None) -> None:
         """It was checked and let in; the service is called next, in this thread."""
 
+    def repeated(self) -> None:
+        """It is about a task that was asked for before; nothing begins."""
+
     def answered(self, error: ApiError | None) -> None:
         """It has succeeded, or ends with an error; the caller has not been told yet."""
 
@@ -66,6 +70,13 @@ class Witness(Protocol):
         """A call has come; nothing about it is checked yet."""
 
 
+class Admission(Protocol):
+    """Asked before a verb that makes a task: who owns it, and whether it is there already."""
+
+    def __call__(self, caller: Caller, verb: Verb) -> Any:
+        """The task that the call stands for, or None when it is to be made; or the error that refuses it."""
+
+
 def error_info(error: ApiError) -> ErrorInfo:
     """An error as it travels."""
     return ErrorInfo(name=type(error).__name__, code=error.code, message=error.message, data=error.data())
@@ -80,6 +91,7 @@ class _Entry:
         self.factory = factory
         self.decode = msgspec.json.Decoder(verb.params).decode
         self.right = verb.declaration.right
+        self.makes_task = verb.makes_task
         self.allowed = frozenset((*verb.declaration.errors, *COMMON))
         self.enums = tuple(
             p.name for p in verb.parameters if isinstance(kind := bare(p.type), type) and issubclass(kind, OpenEnum)
@@ -94,7 +106,7 @@ class Sessions:
         self._records: dict[SessionId, SessionRecord] = {}
 
     def add(self, record: SessionRecord) -> None:
-        now = time.time()
+        now = time.monotonic()
         for old in list(self._records.values()):
             if now - old.last_used > self._idle:
                 self._records.pop(old.id, None)
@@ -111,7 +123,7 @@ class Sessions:
         except ValueError:
             raise InvalidParameter(verb="session", reason=f"{text[:_ECHO]!r} is not a session's id") from None
         record = self._records.get(key)
-        now = time.time()
+        now = time.monotonic()
         if record is None or record.user != user or now - record.last_used > self._idle:
             raise NoSuchSession(session=key)
         record.last_used = now
@@ -126,9 +138,15 @@ class Dispatcher:
         factories: Mapping[str, Factory],
         implementations: Mapping[str, type],
         sessions: Sessions,
+        *,
         witness: Witness | None = None,
+        admission: Admission | None = None,
+        presence: Presence | None = None,
     ) -> None:
-        """``factories`` and ``implementations`` by API class name; the latter are compared with the declarations."""
+        """``factories`` and ``implementations`` by API class name; the latter are compared with the declarations.
+
+        ``presence`` is told of owners that are being answered, where a connection is no session.
+        """
         for name, implementation in implementations.items():
             if troubles := compare_signatures(CLASSES[name], implementation):
                 raise TypeError("; ".join(troubles))
@@ -136,6 +154,8 @@ class Dispatcher:
             full: _Entry(verb, factories[verb.cls], witness) for full, verb in VERBS.items() if verb.cls in factories
         }
         self._sessions = sessions
+        self._admission = admission
+        self._presence = presence
         self._counter = itertools.count()
         self.calls = 0
 
@@ -184,10 +204,22 @@ class Dispatcher:
             raise AccessDenied(user=connection.user, verb=entry.verb.full, right=entry.right.name.lower())
         params = self._params(entry, call, connection)
         session = self._sessions.find(call.session, connection.user) if call.session else connection.session
-        service = entry.factory(Caller(connection, session, request))
+        task = None if call.task is None else _task_id(entry, call.task)
+        caller = Caller(connection, session, request, task, params)
+        if session is None or session.owner is None or self._presence is None or connection.is_session:
+            return self._serve(entry, caller, params, sight)
+        with self._presence.during(session.owner, connection):
+            return self._serve(entry, caller, params, sight)
+
+    def _serve(self, entry: _Entry, caller: Caller, params: msgspec.Struct, sight: Sight | None) -> Any:
+        if entry.makes_task and self._admission and (task := self._admission(caller, entry.verb)) is not None:
+            if sight is not None:
+                sight.repeated()
+            return task
+        service = entry.factory(caller)
         method = getattr(service, entry.verb.method)
         if sight is not None:
-            sight.begins(session)
+            sight.begins(caller.session)
         return method(**{name: getattr(params, name) for name in params.__struct_fields__})
 
     def _params(self, entry: _Entry, call: Call, connection: Connection) -> msgspec.Struct:
@@ -223,3 +255,13 @@ class Dispatcher:
             return error
         log.error("undeclared error", verb=entry.verb.full if entry else None, error=repr(error), text=str(error))
         return InternalError(request=request)
+
+
+def _task_id(entry: _Entry, text: str) -> TaskId:
+    """The id that a client chose for its task."""
+    if not entry.makes_task:
+        raise InvalidParameter(verb=entry.verb.full, reason="it makes no task, and takes no task's id")
+    try:
+        return TaskId(uuid.UUID(text))
+    except ValueError:
+        raise InvalidParameter(verb=entry.verb.full, reason=f"{text[:_ECHO]!r} is not a task's id") from None

@@ -74,6 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             nesting=self._server.limits.nesting,
             session=fields.get("session-id", [None])[0],
             request=fields.get("request-id", [None])[0],
+            task=fields.get("task-id", [None])[0],
         )
         self.wfile.write(_HEAD % len(body) + body)
 

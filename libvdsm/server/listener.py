@@ -178,8 +178,8 @@ class Listener:
             right = self._access.of_user(uid)
             if right is None:
                 return None
-            return Connection(self.wire, f"pid {pid}", right, uid, gid, pid)
+            return Connection(self.wire, f"pid {pid}", right, uid, gid, pid, sock.fileno())
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._access.anonymous is None:
             return None
-        return Connection(self.wire, str(sock.getpeername()[0]), self._access.anonymous)
+        return Connection(self.wire, str(sock.getpeername()[0]), self._access.anonymous, descriptor=sock.fileno())

@@ -27,11 +27,12 @@ def answer(
     nesting: int = 64,
     session: str | None = None,
     request: str | None = None,
+    task: str | None = None,
 ) -> bytes:
-    """The answer to a document; ``session`` and ``request`` come from HTTP headers."""
+    """The answer to a document; ``session``, ``request`` and ``task`` come from HTTP headers."""
     try:
         call = xmlrpc.decode_call(document, nesting=nesting)
-        call.session, call.request = session, request
+        call.session, call.request, call.task = session, request, task
         if not call.verb.startswith("system."):
             return xmlrpc.encode_reply(dispatcher.answer(call, connection))
         args = call.params["args"]  # type: ignore[call-overload]
@@ -44,6 +45,8 @@ def answer(
 
 
 def _system(dispatcher: Dispatcher, call: Call, args: list[Any], connection: Connection) -> Any:
+    if call.task is not None:
+        raise InvalidParameter(verb=call.verb, reason="a task's id goes with one call; here each has a member taskId")
     if call.verb == "system.listMethods":
         return sorted([*dispatcher.verbs, *_SYSTEM])
     if call.verb == "system.multicall":
@@ -78,9 +81,13 @@ def _one_of_many(dispatcher: Dispatcher, outer: Call, member: Any, connection: C
                 error_info(InvalidRequest(reason="each call has methodName and params, and is no system method"))
             )
         named = xmlrpc.params_of(method, params)
+        task = member.get("taskId")
+        if not isinstance(task, str | None):
+            return _fault(error_info(InvalidRequest(reason="taskId is text")))
     except (KeyError, TypeError, AttributeError, BadMessage) as bad:
         return _fault(error_info(InvalidRequest(reason=str(bad))))
-    reply = dispatcher.answer(Call(method, named, session=outer.session, request=outer.request), connection)
+    call = Call(method, named, session=outer.session, request=outer.request, task=task)
+    reply = dispatcher.answer(call, connection)
     error = reply.error
     return _fault(error) if error else [msgspec.to_builtins(reply.result)]
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON-RPC 2.0, with parameters by name, batches, and events as notifications.
 
-Beyond the standard a request may carry ``request``, an id for the logs of all processes that it goes through, and
-``session``; an error's ``data`` holds the error's name and attributes.
+Beyond the standard a request may carry ``request``, an id for the logs of all processes that it goes through,
+``session``, and ``task``, the id of a task that the client owns; an error's ``data`` holds the error's name and
+attributes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class _Request(msgspec.Struct):
     params: msgspec.Raw = _NO_PARAMS
     session: str | None = None
     request: str | None = None
+    task: str | None = None
 
 
 class _Outgoing(msgspec.Struct, omit_defaults=True):
@@ -35,6 +37,7 @@ class _Outgoing(msgspec.Struct, omit_defaults=True):
     id: CallId | msgspec.UnsetType = msgspec.UNSET
     session: str | None = None
     request: str | None = None
+    task: str | None = None
     jsonrpc: str = ""
 
 
@@ -120,6 +123,7 @@ def _decode_call(message: bytes | msgspec.Raw) -> Call:
         wants_reply=not unanswered,
         session=request.session,
         request=request.request,
+        task=request.task,
     )
 
 
@@ -198,6 +202,7 @@ def encode_call(call: Call) -> bytes:
             id=call.id if call.wants_reply else msgspec.UNSET,
             session=call.session,
             request=call.request,
+            task=call.task,
         )
     )
 

@@ -29,6 +29,8 @@ class Call(msgspec.Struct):
     wants_reply: bool = True
     session: str | None = None
     request: str | None = None
+    task: str | None = None
+    """chosen by the client that owns the task"""
     descriptors: list[int] = msgspec.field(default_factory=list)
 
 

@@ -20,6 +20,7 @@ import msgspec
 from libvdsm.api.types import ErrorInfo
 from libvdsm.wire.messages import BadMessage, Call, Reply
 
+_error = msgspec.json.Decoder(ErrorInfo)
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _INT32 = range(-(2**31), 2**31)
 _PARSING = (
@@ -206,6 +207,6 @@ def _error_in(fault: xmlrpc.client.Fault) -> ErrorInfo:
         msg = "a fault has a number and a text"
         raise BadMessage(msg)
     try:
-        return msgspec.json.decode(text.rpartition("\n")[2], type=ErrorInfo)
+        return _error.decode(text.rpartition("\n")[2])
     except (msgspec.DecodeError, RecursionError):
         return ErrorInfo(name="Fault", code=code, message=text, data={})

@@ -13,7 +13,7 @@ import libvdsm
 from tests.client.conftest import Reachable
 
 ROOT = Path(libvdsm.__file__).parents[1]
-NEEDED = ("libvdsm.api", "libvdsm.client", "libvdsm.declare", "libvdsm.log", "libvdsm.wire")
+NEEDED = ("libvdsm.api", "libvdsm.client", "libvdsm.declare", "libvdsm.log", "libvdsm.threads", "libvdsm.wire")
 
 ALONE = """
 import json, sys

@@ -10,6 +10,7 @@
 ``points``       which system calls of which thread change state, found in a recording
 ``accidents``    what happens at a point: the service killed, ENOSPC, EIO
 ``tools``        what happens to a program at its bulk writes: killed, orphaned, ENOSPC, EIO
+``owned``        tasks that a client owns: the client killed, the service, both; ``client`` is that client
 ``invariants``   what has to be true whatever happened, read from the disk by code that is not the product's
 ``durability``   what was on stable storage when something was published or told, read from the recording
 ``tracing``      strace: attaching, injecting, and its output as data

@@ -41,8 +41,11 @@ class Nursery:
         self._events: list[dict[str, int]] = []
         self._pending = b""
 
-    def bear(self, arguments: list[str], log: Path, path: str, stop: str | None) -> int:
-        order = {"arguments": arguments, "log": str(log), "path": path, "stop": stop}
+    def bear(
+        self, arguments: list[str], log: Path, path: str, stop: str | None = None, *, client: bool = False
+    ) -> int:
+        """``client``: not a service, but one who owns tasks."""
+        order = {"arguments": arguments, "log": str(log), "path": path, "stop": stop, "client": client}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         return self._expect("born")["born"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives birth to hsmd quickly: a process that has imported the product, and forks.
+"""Gives birth to hsmd, and to its clients, quickly: a process that has imported the product, and forks.
 
 Orders come as JSON lines on standard input, and what becomes of the children goes out on standard output; at the
 input's end everything ends.  A child can be stopped (SIGSTOP) before it does anything, and when a thread of a given
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from hsm import daemon
 from hsm.domains.registry import installed_drivers
+from tests.crash import client
 
 _PR_SET_PDEATHSIG = 1
 
@@ -86,8 +87,11 @@ def _live(order: dict[str, Any], prctl: Any) -> NoReturn:
         os.closerange(3, 256)
         os.environ["PATH"] = order["path"]
         _stop_before(order["stop"])
-        sys.argv = ["hsmd", *order["arguments"]]
-        daemon.main()
+        if order["client"]:
+            client.main(order["arguments"])
+        else:
+            sys.argv = ["hsmd", *order["arguments"]]
+            daemon.main()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1

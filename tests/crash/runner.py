@@ -20,11 +20,13 @@ from tests.crash.accidents import ACCIDENTS
 from tests.crash.hsmd import Nursery
 from tests.crash.operation import Operation
 from tests.crash.operations import OPERATIONS
+from tests.crash.owned import LOSSES, Owned, OwnedTrial
+from tests.crash.owned import ROWS as OWNED
 from tests.crash.points import Point
 from tests.crash.starts import STARTS, Start, StartTrial
 from tests.crash.trial import Bench, Outcome, Trial
 
-_ROWS: list[Operation | Start] = [*OPERATIONS, *STARTS]
+_ROWS: list[Operation | Start | Owned] = [*OPERATIONS, *STARTS, *OWNED]
 TABLE = {row.name: row for row in _ROWS}
 P = TypeVar("P")
 K = TypeVar("K")
@@ -102,7 +104,7 @@ def _run(name: str, choice: Choice) -> Result:
     began = time.monotonic()
     row = TABLE[name]
     bench = _benches[0]
-    trial = StartTrial(row, bench) if isinstance(row, Start) else Trial(row, bench)
+    trial = _trial(row, bench)
     result = Result(name, publications=trial.recording.publications)
     result.add(trial.calm)
     dice = random.Random(f"{choice.seed} {name}")
@@ -115,10 +117,30 @@ def _run(name: str, choice: Choice) -> Result:
     return result
 
 
+def _trial(row: Operation | Start | Owned, bench: Bench) -> Trial | StartTrial:
+    if isinstance(row, Owned):
+        return OwnedTrial(row, bench)
+    return StartTrial(row, bench) if isinstance(row, Start) else Trial(row, bench)
+
+
+def _losses(
+    trial: OwnedTrial, result: Result, choice: Choice, dice: random.Random, place: int
+) -> Iterator[tuple[Outcome, str]]:
+    points = [point for point in trial.recording.points if not point.reads]
+    result.points = len(points)
+    pairs = [(point, loss) for point in points for loss in LOSSES if loss.applies(point)]
+    for point, loss in _some(pairs, LOSSES, choice, place, dice):
+        outcome = trial.lose(point, loss)
+        yield outcome if outcome.fired else trial.lose(point, loss), loss.name
+
+
 def _outcomes(
     trial: Trial | StartTrial, result: Result, choice: Choice, dice: random.Random
 ) -> Iterator[tuple[Outcome, str]]:
     place = list(TABLE).index(result.name) + choice.seed
+    if isinstance(trial, OwnedTrial):
+        yield from _losses(trial, result, choice, dice, place)
+        return
     points = _points(trial.recording.points, dice)
     result.points = len(points)
     own = [(point, accident) for point in points for accident in ACCIDENTS if accident.applies(point)]

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 import pytest
 
 from libvdsm.api import VERBS
-from tests.crash import accidents, tools
+from tests.crash import accidents, owned, tools
 from tests.crash.operations import OPERATIONS
 from tests.crash.runner import Choice, Result, at_work, operations
 
@@ -44,7 +44,7 @@ def test_every_kind_of_accident_happens(results: dict[str, Future[Result]]) -> N
     happened: set[str] = set()
     for coming in results.values():
         happened |= coming.result(_PATIENCE).kinds
-    assert happened == {str(kind) for kind in (*accidents.ACCIDENTS, *tools.KINDS)}
+    assert happened == {str(kind) for kind in (*accidents.ACCIDENTS, *tools.KINDS, *owned.LOSSES)}
 
 
 def test_what_is_published_was_looked_at(results: dict[str, Future[Result]]) -> None:

@@ -77,6 +77,9 @@ def watched(outcome: Outcome) -> Iterator[None]:
 class Trial:
     """Runs one operation."""
 
+    settings: tuple[str, ...] = (NO_DEFAULT,)
+    """of the service"""
+
     def __init__(self, operation: Operation, bench: Bench) -> None:
         self.operation = operation
         self.bench = bench
@@ -93,7 +96,7 @@ class Trial:
         home = self.bench.fixture.copy(self.bench.folder / "home")
         program = "qemu-img" if self.operation.gated else gate
         stands = Gate(self.bench.folder / "gate", program) if program else None
-        service = Hsmd(self.bench.nursery, home.path, NO_DEFAULT, path=stands.path if stands else None)
+        service = Hsmd(self.bench.nursery, home.path, *self.settings, path=stands.path if stands else None)
         world = World(home, service, stands)
         try:
             service.serve()
@@ -115,7 +118,7 @@ class Trial:
         """Another service for the same home."""
         world.service.kill()
         path = world.gate.path if world.gate and self.operation.gated else None
-        world.service = Hsmd(self.bench.nursery, world.home.path, NO_DEFAULT, path=path)
+        world.service = Hsmd(self.bench.nursery, world.home.path, *self.settings, path=path)
         world.service.serve()
 
     # ---- without accident

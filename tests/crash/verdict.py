@@ -42,11 +42,14 @@ class Verdict:
         for item in client.domain.list().items:
             self.world.service.wait(client.domain.collect_garbage(domain=item.id))
 
-    def of_accident(self, answers: frozenset[str], *, killed: bool) -> str:
-        """After the accident: as before, or as after, and the task says which."""
+    def of_accident(self, answers: frozenset[str], *, killed: bool, waits: bool = False) -> str:
+        """After the accident: as before, or as after, and the task says which.
+
+        ``waits``: what was left between the two waits for somebody to go on.
+        """
         state = self._state(killed=killed)
         self._truth(answers, state)
-        excused = self._halfway if state == "halfway" else ()
+        excused = self._halfway if state == "halfway" or waits else ()
         self.violations += [
             f"left behind: {path}" for path in invariants.remains(self.world.home) if not _within(excused, path)
         ]

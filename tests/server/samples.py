@@ -38,7 +38,13 @@ def _arms(parameter: Parameter) -> tuple[inspect.Type, bool]:
 
 def good(parameter: Parameter) -> Any:
     """A value that the declaration allows; of what it names, nothing is there."""
-    match _arms(parameter)[0]:
+    return _good(_arms(parameter)[0])
+
+
+def _good(kind: inspect.Type) -> Any:
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _good(inner)
         case inspect.UUIDType():
             return str(uuid.uuid4())
         case inspect.IntType() as kind:
@@ -51,8 +57,8 @@ def good(parameter: Parameter) -> Any:
             return False
         case inspect.EnumType() as kind:
             return next(iter(kind.cls)).value
-        case inspect.ListType():
-            return ["x"]
+        case inspect.ListType() as kind:
+            return [_good(kind.item_type)]
         case kind:
             raise AssertionError(f"no sample of {kind}")
 

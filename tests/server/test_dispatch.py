@@ -113,7 +113,8 @@ def test_a_declared_error_reaches_the_caller() -> None:
 
 @pytest.mark.parametrize("error", COMMON, ids=lambda error: error.__name__)
 def test_so_do_those_that_every_verb_may_raise(error: type[ApiError]) -> None:
-    fields = {field: uuid.uuid4() if field == "session" else "x" for field in error.__dataclass_fields__}  # type: ignore[attr-defined]
+    values = {"session": uuid.uuid4(), "task": uuid.uuid4(), "grace": 1.0}
+    fields = {field: values.get(field, "x") for field in error.__dataclass_fields__}  # type: ignore[attr-defined]
     reply = answer(raising(error(**fields)))
     assert reply.error is not None
     assert reply.error.name == error.__name__

@@ -9,8 +9,7 @@ import uuid
 import pytest
 
 from libvdsm.api.errors import InvalidParameter, NoSuchSession
-from libvdsm.api.session import TaskMode
-from libvdsm.api.types import SessionId
+from libvdsm.api.types import SessionId, TaskMode
 from libvdsm.server.caller import SessionRecord
 from libvdsm.server.dispatch import Sessions
 from tests.server.raw import Framed, Post, Served
@@ -24,7 +23,7 @@ def record(user: str = "me") -> SessionRecord:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, to be set."""
     now = [1e9]
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
@@ -109,4 +108,4 @@ def test_a_task_mode_of_nothing_is_refused_with_those_that_there_are(framed: Fra
     for mode in ("nonsense", "unknown"):
         error = framed.call("Session.open", {"taskMode": mode})["error"]
         assert error["data"]["name"] == "InvalidParameter"
-        assert error["message"] == "Session.open: taskMode is one of nonTransparent."
+        assert error["message"] == "Session.open: taskMode is one of nonTransparent, transparent, default."

@@ -36,6 +36,9 @@ class Sight:
     def begins(self, session: SessionRecord | None) -> None:
         self.told.append("begins")
 
+    def repeated(self) -> None:
+        self.told.append("repeated")
+
     def answered(self, error: ApiError | None) -> None:
         self.told.append(type(error).__name__ if error else "succeeded")
 

@@ -38,9 +38,11 @@ class Listening:
         self.events = transport.events
         self.close = transport.close
 
-    def call(self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None) -> Any:
+    def call(
+        self, verb: Verb, params: dict[str, Any], descriptors: list[int], request: str | None, task: str | None = None
+    ) -> Any:
         try:
-            result = self._transport.call(verb, params, descriptors, request)
+            result = self._transport.call(verb, params, descriptors, request, task)
         except ApiError as error:
             self._heard.append((verb.full, type(error).__name__))
             raise

@@ -29,7 +29,7 @@ from libvdsm.api.errors import (
     TaskStopped,
     Unavailable,
 )
-from libvdsm.api.types import DomainId, ImageId, TaskInfo, TaskState
+from libvdsm.api.types import DomainId, ImageId, TaskInfo, TaskMode, TaskState
 from libvdsm.client import Client, connect
 from libvdsm.declare import Right
 from libvdsm.log import request_id
@@ -302,7 +302,7 @@ def test_a_task_that_could_not_be_recorded_never_was_and_its_call_has_failed(
         msg = "the record of tasks cannot be written or read: the disk is full"
         raise StoreError(msg)
 
-    ownership = scene.app.tasks._default
+    ownership = scene.app.tasks._ownerships[TaskMode.NON_TRANSPARENT]
     monkeypatch.setattr(ownership, "begun", full)
     raised(Unavailable, lambda: scene.client.image.create(domain=scene.domain, capacity=MIB))
     told = last(scene)

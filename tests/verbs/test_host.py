@@ -40,7 +40,7 @@ def test_capabilities_tell_versions_verbs_drivers_and_tools(scene: Scene) -> Non
             description="a folder of this host",
         )
     ]
-    assert found.task_modes == ["nonTransparent"]
+    assert found.task_modes == ["nonTransparent", "transparent", "default"]
     assert found.wires == []
     tools = {tool.name: tool for tool in found.tools}
     assert tools.keys() == {"qemu-img", "setpriv"}

@@ -42,6 +42,7 @@ def params(call: Call) -> Any:
 def test_a_call_arrives_as_it_was_sent(sent: Call) -> None:
     got = decode(jsonrpc.encode_call(sent))
     assert (got.verb, params(got), got.session, got.request) == (sent.verb, sent.params, sent.session, sent.request)
+    assert got.task == sent.task
     assert got.wants_reply == sent.wants_reply
     assert got.id == (sent.id if sent.wants_reply else None)
 
