@@ -11,12 +11,15 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hsm.audit.recorder import Recorder
+from hsm.audit.store import AuditStore
 from hsm.config import HsmConfig
 from hsm.domains.registry import Registry, installed_drivers
 from hsm.events import EventLog
 from hsm.keeper import Keepers
 from hsm.operations.base import Context
 from hsm.operations.catalogue import OPERATIONS, rebuild
+from hsm.services.audit import AuditService
 from hsm.services.base import Parts, Service
 from hsm.services.config import ConfigService
 from hsm.services.domain import DomainService
@@ -63,6 +66,7 @@ SERVICES: dict[str, type[Service]] = {
     "Volume": VolumeService,
     "Task": TaskService,
     "Event": EventService,
+    "Audit": AuditService,
 }
 _PATIENCE = 20.0
 _OWNER = "the service"
@@ -83,15 +87,17 @@ class App:
         self.context = Context(config, registry, runner, keepers, self.events)
         store = TaskStore(state / "tasks.db")
         ownership = NonTransparent(store, config.tasks.keep, config.tasks.keep_count)
-        self.tasks = TaskManager(self.events, [ownership], config.tasks.workers, config.tasks.queue)
+        self.audit = _audit_store(config)
+        self.recorder = Recorder(self.audit) if self.audit else None
+        self.tasks = TaskManager(
+            self.events, [ownership], config.tasks.workers, config.tasks.queue, witness=self.recorder
+        )
         sessions = Sessions(config.limits.session_idle)
         self.status = Status(runner, keepers)
-        parts = Parts(
-            self.context, self.tasks, self.events, sessions, self.status, str(config_file) if config_file else None
-        )
-        self.dispatcher = Dispatcher(
-            {name: _factory(service, parts) for name, service in SERVICES.items()}, dict(SERVICES), sessions
-        )
+        file = str(config_file) if config_file else None
+        parts = Parts(self.context, self.tasks, self.events, sessions, self.status, file, self.audit)
+        factories = {name: _factory(service, parts) for name, service in SERVICES.items()}
+        self.dispatcher = Dispatcher(factories, dict(SERVICES), sessions, witness=self.recorder)
         limits = config.limits
         self.limits = Limits(limits.message, limits.nesting, limits.connections, limits.idle)
         self._count = ConnectionCount(limits.connections)
@@ -103,7 +109,11 @@ class App:
 
     def start(self) -> None:
         """Settle what the service before left, then answer."""
+        if self.recorder:
+            self.recorder.recover()
         self.tasks.recover(lambda verb, params: rebuild(self.context, verb, params))
+        if self.recorder:
+            self.recorder.settle(self.tasks.list())
         self._default_domain()
         self._collect_garbage()
         self._listen()
@@ -114,6 +124,8 @@ class App:
         self.tasks.close(_PATIENCE)
         for listener in self.listeners:
             listener.close()
+        if self.audit:
+            self.audit.close()
         log.info("stopped")
 
     def client(self) -> Client:
@@ -183,6 +195,12 @@ class App:
             add(listen_tcp(listen.address, listen.http_port), "http", http.serve_socket)
         for listener in self.listeners:
             listener.start()
+
+
+def _audit_store(config: HsmConfig) -> AuditStore | None:
+    if not config.audit.enabled:
+        return None
+    return AuditStore(Path(config.service.state_dir, "audit.db"), config.audit.keep, config.audit.keep_count)
 
 
 def _factory(service: type[Service], parts: Parts) -> Factory:

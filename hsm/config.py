@@ -21,9 +21,9 @@ def _seconds(description: str, *, ge: float, le: float) -> Meta:
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Where the service keeps what is its own."""
 
-    state_dir: Annotated[str, Meta(description="Folder for what outlives a restart: attached domains, tasks.")] = (
-        "/var/lib/hsm"
-    )
+    state_dir: Annotated[
+        str, Meta(description="Folder for what outlives a restart: attached domains, tasks, audit log.")
+    ] = "/var/lib/hsm"
     run_dir: Annotated[str, Meta(description="Folder for sockets and the node's lock.")] = "/run/hsm"
     default_domain: Annotated[
         str,
@@ -100,6 +100,22 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of who changed what."""
+
+    enabled: Annotated[bool, Meta(description="Whether changes are recorded, in audit.db below state_dir.")] = True
+    keep: Annotated[float, _seconds("Records are forgotten after this time.", ge=0, le=1e10)] = 400 * 86400.0
+    keep_count: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=10_000_000,
+            description="Records kept at most, the newest; each takes about half a KiB.\n"
+            "Of calls that were refused for want of a right a tenth of it: nobody can push out what was done.",
+        ),
+    ] = 100_000
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What is logged, and how."""
 
@@ -120,6 +136,7 @@ class HsmConfig(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Tasks = field(default_factory=Tasks)
     storage: Storage = field(default_factory=Storage)
     log: Log = field(default_factory=Log)
+    audit: Audit = field(default_factory=Audit)
 
 
 HEADING = """SPDX-License-Identifier: Apache-2.0

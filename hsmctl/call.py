@@ -19,7 +19,7 @@ from hsmctl.failure import Refusal
 from hsmctl.names import ENVIRONMENT, Names, read_all
 from hsmctl.shown import Shown
 from hsmctl.tables import event_line
-from hsmctl.values import Kind, show_duration
+from hsmctl.values import Kind, element, parse_id, show_duration
 from hsmctl.views import view
 from libvdsm.api.domain import CheckReport
 from libvdsm.api.types import TaskInfo, TaskState
@@ -99,6 +99,11 @@ class Call:
                 given[name] = opened.enter_context(self._file(argument, str(texts[name])))
 
     def _value(self, argument: Argument, text: Any) -> Any:
+        if argument.many:
+            return None if text is None else [self._single(argument, member) for member in text]
+        return self._single(argument, text)
+
+    def _single(self, argument: Argument, text: Any) -> Any:
         kind = argument.kind
         if kind is Kind.DOMAIN:
             wanted = argument.parameter.required or text or os.environ.get(ENVIRONMENT)
@@ -106,13 +111,15 @@ class Call:
         if text is None or kind is Kind.FILE:
             return None
         if kind is Kind.IMAGE:
-            return self.names.image(text, self._given["domain"])
+            # A whole id needs no domain; where that may be left out, a name is looked for on the only one.
+            whole = parse_id(text)
+            return whole or self.names.image(text, self._given.get("domain") or self.names.domain(None))
         if kind is Kind.VOLUME:
             return self.names.volume(text, self._given["domain"], self._given.get("image"))
         if kind is Kind.TASK:
             return self.names.task(text)
         if kind is Kind.CHOICE:
-            return bare(argument.parameter.type)(text)
+            return bare((element(argument.parameter) or argument.parameter).type)(text)
         if kind is Kind.PATH:
             return os.path.abspath(text) if self._is_local() else text
         return text

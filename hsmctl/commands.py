@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hsmctl.values import Kind, kind_of
+from hsmctl.values import Kind, element, kind_of
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.declare import Parameter, Right, Verb
 
@@ -30,10 +30,22 @@ _SHORT = ("get-capabilities", "get-info", "get-stats", "subscribe")
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Storage": ("Image", "Domain", "Volume"),
-    "What goes on": ("Task", "Event"),
+    "What goes on": ("Task", "Event", "Audit"),
     "The service": ("Host", "Config", "Session"),
 }
 """The order of the help.  A class that stands in none is shown under the last heading."""
+
+
+@dataclass(frozen=True)
+class Default:
+    """What a class alone means, without a command."""
+
+    verb: str
+    given: Mapping[str, Any]
+    about: str
+
+
+DEFAULTS: Mapping[str, Default] = {"Audit": Default("Audit.list", {"limit": 50}, "the latest 50 records")}
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class Argument:
     positional: bool
     required: bool
     option: str
+    many: bool = False
+    """Several may be given."""
 
     @property
     def dest(self) -> str:
@@ -61,7 +75,7 @@ class Argument:
         if self.kind in (Kind.FILE, Kind.SIZE) or not named:
             return self.kind.value
         name = self.parameter.name.rstrip("_").upper().replace("_", "-")
-        return name.removesuffix("S") if self.kind is Kind.TEXTS else name
+        return name.removesuffix("S") if self.many else name
 
 
 def kebab(name: str) -> str:
@@ -115,7 +129,7 @@ def _argument(verb: Verb, parameter: Parameter, positional: bool) -> Argument:
     required = parameter.required or kind is Kind.FILE
     if kind is Kind.DOMAIN and not (positional and _names_its_domain(verb)):
         required = False
-    return Argument(parameter, kind, positional, required, option)
+    return Argument(parameter, kind, positional, required, option, element(parameter) is not None)
 
 
 def _names_its_domain(verb: Verb) -> bool:

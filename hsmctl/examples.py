@@ -54,6 +54,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image create db01 --size 200G --format raw --allocation preallocated"),
         Example('hsmctl image create web02 --size 1.5T --domain fast --description "shop, since May"'),
     ),
+    "Image.snapshotMany": (Example("hsmctl image snapshot-many web01 db01 --name before-upgrade"),),
+    "Image.deleteMany": (Example("hsmctl image delete-many web01 web02"),),
     "Image.snapshot": (Example("hsmctl image snapshot web01 before-upgrade"),),
     "Image.clone": (
         Example("hsmctl image clone debian12 web03"),
@@ -126,6 +128,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Event.subscribe": (
         Example("hsmctl event listen", "until ^C"),
         Example("hsmctl event listen --json", "one line for each event"),
+    ),
+    "Audit.list": (
+        Example("hsmctl audit", "the latest 50"),
+        Example("hsmctl audit list --since 2h --outcome failed"),
+        Example("hsmctl audit list --image web01 --json", "with all that is known of each call"),
+        Example("hsmctl audit list --user alice --verb Image.delete"),
     ),
     "doctor": (Example("hsmctl doctor"), Example("hsmctl doctor --json")),
     "completion": (

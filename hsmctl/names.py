@@ -22,8 +22,11 @@ from hsmctl.values import parse_id
 from libvdsm.api import Api
 from libvdsm.api.domain import DomainInfo
 from libvdsm.api.types import DomainId, ImageId, ImageInfo, TaskId, TaskInfo, VolumeId, VolumeInfo, VolumeRole
+from libvdsm.declare import ApiError
 
 ENVIRONMENT = "HSM_DOMAIN"
+NAMING = ("Image.create", "Image.clone", "Image.import", "Image.makeTemplate")
+"""The verbs whose ``name`` is that of the image that they make."""
 _SHORTEST = 4
 """Characters of an id that are taken for its beginning: with fewer, a mistyped name would hit too easily."""
 _SHOWN = 8
@@ -143,6 +146,21 @@ class Names:
     def domain_names(self) -> dict[UUID, str]:
         """Of all domains, for tables; an id where a domain has no name."""
         return {domain.id: domain.name or str(domain.id) for domain in self._domains}
+
+    def image_names(self, domain: DomainId) -> dict[UUID, str]:
+        """Of the images on a domain, for tables; none, where it cannot be asked."""
+        try:
+            return {image.id: image.name for image in self._images(domain) if image.name}
+        except ApiError:
+            return {}
+
+    def former_image_name(self, image: ImageId) -> str | None:
+        """Of an image that is gone: what the call that made it said."""
+        for verb in NAMING:
+            made = self._api.audit.list(image=image, verb=verb, limit=1).items
+            if made and "name" in made[0].params:
+                return str(made[0].params["name"])
+        return None
 
     def task_candidates(self) -> list[Candidate]:
         return [Candidate(task.id, None, f"{task.verb}, {task.state.value}") for task in self._tasks]

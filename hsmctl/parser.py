@@ -19,9 +19,9 @@ from hsmctl.codes import EXPLAINED, USAGE
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.values import Kind, choices, read
-from libvdsm.api import CLASSES
+from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
-from libvdsm.declare import Verb
+from libvdsm.declare import Verb, meta_of
 
 OWN: dict[str, str] = {
     "doctor": "Tell what this host lacks, and whether the service works.",
@@ -157,10 +157,12 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
 
 def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) -> None:
     prog = f"hsmctl {name.lower()}"
-    parser = top.add_parser(
-        name.lower(), prog=prog, usage=f"{prog} COMMAND ...", description=_class_description(name, cls)
-    )
+    default = commands.DEFAULTS.get(name)
+    usage = f"{prog} [COMMAND ...]" if default else f"{prog} COMMAND ..."
+    parser = top.add_parser(name.lower(), prog=prog, usage=usage, description=_class_description(name, cls))
     parser.set_defaults(parser=parser)
+    if default:
+        parser.set_defaults(verb=VERBS[default.verb], **{f"param_{key}": value for key, value in default.given.items()})
     verbs = parser.add_subparsers(prog=prog, metavar="COMMAND", dest="verb_", help=argparse.SUPPRESS)
     for verb in commands.verbs_of(name):
         command = commands.kebab(verb.name)
@@ -184,6 +186,8 @@ def _class_description(name: str, cls: type) -> str:
         shown = ", ".join([command, *commands.ALIASES.get(command, ())])
         text = commands.in_cli_words(" ".join(_first_line(verb.doc).split()), verb)
         lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {shown:<22} ", subsequent_indent=" " * 25)
+    if default := commands.DEFAULTS.get(name):
+        lines.append(f"  {'(none)':<22} Tell {default.about}.")
     return "\n".join([*lines, "", f"hsmctl {name.lower()} COMMAND --help tells more, with examples."])
 
 
@@ -191,16 +195,11 @@ def _usage(prog: str, verb: Verb) -> str:
     words = [prog]
     for argument in commands.arguments(verb):
         if argument.positional:
-            words.append(_shown(argument))
+            word = f"{argument.metavar}..." if argument.many else argument.metavar
+            words.append(word if _count(argument) in (None, "+") else f"[{word}]")
         elif argument.required:
             words.append(f"{argument.option} {argument.metavar}")
     return " ".join([*words, "[OPTIONS]"])
-
-
-def _shown(argument: Argument) -> str:
-    if argument.kind is Kind.TEXTS:
-        return f"[{argument.metavar}...]"
-    return argument.metavar if argument.required else f"[{argument.metavar}]"
 
 
 def _description(verb: Verb) -> str:
@@ -234,7 +233,7 @@ def _add_positional(group: argparse._ArgumentGroup, verb: Verb, argument: Argume
     action = group.add_argument(
         argument.dest,
         metavar=argument.metavar,
-        nargs="*" if argument.kind is Kind.TEXTS else None if argument.required else "?",
+        nargs=_count(argument),
         type=_reader(argument),
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=_help(verb, argument),
@@ -253,12 +252,21 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
         dest=argument.dest,
         metavar=None if argument.kind is Kind.CHOICE else argument.metavar,
         required=argument.required,
+        nargs="+" if argument.many else None,
+        action="extend" if argument.many else "store",
         type=_reader(argument),
         choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
         help=help_,
     )
     in_query = argument.parameter.name in queries.PARAMETERS
     _complete(action, queries.Completer(verb, argument.parameter.name) if in_query else _completer(argument))
+
+
+def _count(argument: Argument) -> str | None:
+    if argument.many:
+        some = any(meta.min_length for meta in meta_of(argument.parameter.type))
+        return "+" if argument.required and some else "*"
+    return None if argument.required else "?"
 
 
 def _reader(argument: Argument) -> Callable[[str], Any]:
@@ -280,6 +288,7 @@ _HOW = {
     Kind.TASK: "id or its beginning",
     Kind.SIZE: "such as 512M or 64G",
     Kind.SECONDS: "such as 30s or 5m",
+    Kind.MOMENT: "such as 2h for two hours ago, or '2026-11-20 18:30'",
 }
 
 

@@ -35,6 +35,11 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
     ),
     "Image.setTags": lambda image, s: _tagged(image.tags, s.name("image")),
     "Volume.setTags": lambda volume, s: _tagged(volume.tags, s.name("volume")),
+    "Image.snapshotMany": lambda group, s: (
+        f"Kept the present state of {len(group.items)} images"
+        f"{' as ' + s.given['name'] if s.given.get('name') else ''}."
+    ),
+    "Image.deleteMany": lambda _, s: f"Deleted {len(s.given['images'])} images.",
     "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
     "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",

@@ -207,7 +207,7 @@ def _tasks(page: TaskPage, _: Shown) -> View:
     rows: list[list[Cell]] = [
         [
             brief[task.id],
-            _command(task.verb),
+            command(task.verb),
             state(task.state),
             f"{task.progress.percent:.0f}%",
             show_time(task.created),
@@ -221,7 +221,7 @@ def _tasks(page: TaskPage, _: Shown) -> View:
     return Table(headings, rows, frozenset({"DONE", "TOOK"}), "There are no tasks.")
 
 
-def _command(verb: str) -> str:
+def command(verb: str) -> str:
     return shown_command(VERBS[verb]).removeprefix("hsmctl ") if verb in VERBS else verb
 
 
@@ -238,7 +238,7 @@ def _task(task: TaskInfo[Any], _: Shown) -> View:
         done += f", {progress.step}"
     rows: list[tuple[str, Cell | None]] = [
         ("ID", str(task.id)),
-        ("Command", _command(task.verb)),
+        ("Command", command(task.verb)),
         ("State", state(task.state)),
         ("Progress", done),
         ("Created", show_time(task.created)),

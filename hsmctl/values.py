@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 import time
@@ -29,6 +30,7 @@ class Kind(enum.Enum):
     FILE = "FILE"
     SIZE = "SIZE"
     SECONDS = "SECONDS"
+    MOMENT = "TIME"
     WHOLE = "N"
     NUMBER = "NUMBER"
     CHOICE = "CHOICE"
@@ -39,16 +41,25 @@ class Kind(enum.Enum):
     NEW_ID = "ID"
     PATH = "PATH"
     TEXT = "TEXT"
-    TEXTS = "TEXTS"
 
 
 _EXISTING = {DomainId: Kind.DOMAIN, ImageId: Kind.IMAGE, VolumeId: Kind.VOLUME, TaskId: Kind.TASK}
 _PLAIN = {bool: Kind.FLAG, int: Kind.WHOLE, float: Kind.NUMBER, str: Kind.TEXT}
-_UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS}
+_UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS, "seconds since the epoch": Kind.MOMENT}
+_MOMENTS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
+
+
+def element(parameter: Parameter) -> Parameter | None:
+    """Of a parameter that is a list, one of its members as if it were a parameter; else None."""
+    type_ = bare(parameter.type)
+    if typing.get_origin(type_) is not list:
+        return None
+    return dataclasses.replace(parameter, type=typing.get_args(type_)[0])
 
 
 def kind_of(verb: Verb, parameter: Parameter) -> Kind:
-    """How a parameter is typed; ``TypeError`` for a type that no command line has met yet."""
+    """How a parameter, or each member of it, is typed; ``TypeError`` for a type that no command line has met yet."""
+    parameter = element(parameter) or parameter
     if parameter.extra.get("descriptor"):
         return Kind.FILE
     type_ = bare(parameter.type)
@@ -56,8 +67,6 @@ def kind_of(verb: Verb, parameter: Parameter) -> Kind:
         return Kind.NEW_ID if _is_new(verb, parameter) else _EXISTING[type_]
     if isinstance(type_, type) and issubclass(type_, OpenEnum):
         return Kind.CHOICE
-    if typing.get_origin(type_) is list and bare(typing.get_args(type_)[0]) is str:
-        return Kind.TEXTS
     if parameter.name == "path":
         return Kind.PATH
     if type_ in _PLAIN:
@@ -68,12 +77,14 @@ def kind_of(verb: Verb, parameter: Parameter) -> Kind:
 
 def _is_new(verb: Verb, parameter: Parameter) -> bool:
     # A verb that makes a volume can find that its id is taken; one that only uses a volume cannot.
-    return parameter.name == "id" or (parameter.name == "volume" and VolumeExists in verb.declaration.errors)
+    makes = VolumeExists in verb.declaration.errors
+    return parameter.name == "id" or (parameter.name in ("volume", "volumes") and makes)
 
 
 def choices(parameter: Parameter) -> list[str]:
     """The values of an enumeration, without the one that only old clients see."""
-    return [member.value for member in bare(parameter.type) if member.name != "UNKNOWN"]
+    type_ = bare((element(parameter) or parameter).type)
+    return [member.value for member in type_ if member.name != "UNKNOWN"]
 
 
 def read(kind: Kind, parameter: Parameter, text: str) -> Any:
@@ -95,6 +106,8 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
         value = parse_size(text)
     elif kind is Kind.SECONDS:
         value = parse_duration(text)
+    elif kind is Kind.MOMENT:
+        value = parse_moment(text)
     elif kind is Kind.WHOLE:
         value = _number(int, text)
     elif kind is Kind.NUMBER:
@@ -102,11 +115,8 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
     elif kind is Kind.NEW_ID and parse_id(text) is None:
         msg = f"{text!r} is not an id; write a UUID, such as {uuid.uuid4()}"
         raise ValueError(msg)
-    type_ = parameter.type
-    if kind is Kind.TEXTS:  # a command line gives them one by one
-        (type_,) = typing.get_args(bare(type_))
     try:
-        return msgspec.convert(value, type_)
+        return msgspec.convert(value, (element(parameter) or parameter).type)
     except msgspec.ValidationError as error:
         raise ValueError(_plain_words(str(error), kind)) from None
 
@@ -126,6 +136,22 @@ def parse_duration(text: str) -> float:
         msg = f"{text!r} is not a time; write for example 30, 30s, 5m or 1.5h"
         raise ValueError(msg)
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_moment(text: str) -> float:
+    """``2h`` for two hours ago, ``2026-11-20`` or ``2026-11-20 18:30`` in local time, or seconds since the epoch."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if _DURATION.match(text):
+        return time.time() - parse_duration(text)
+    for form in _MOMENTS:
+        try:
+            return time.mktime(time.strptime(text, form))
+        except (ValueError, OverflowError):
+            continue
+    msg = f"{text!r} is not a time; write for example 2h or 7d (ago), 2026-11-20 or '2026-11-20 18:30'"
+    raise ValueError(msg)
 
 
 def show_size(size: int) -> str:

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from hsmctl.fields import facts
+from hsmctl.history import history
 from hsmctl.output import Table, View
 from hsmctl.sentences import SENTENCES
 from hsmctl.shown import Shown
 from hsmctl.tables import LOOKS
+from libvdsm.api.audit import AuditPage
 from libvdsm.api.types import Nothing
+
+_LOOKS: dict[type, Callable[[Any, Shown], View]] = {**LOOKS, AuditPage: history}
 
 
 def view(result: Any, shown: Shown) -> View:
@@ -21,7 +26,7 @@ def view(result: Any, shown: Shown) -> View:
     sentence = SENTENCES.get(shown.verb.full)
     if sentence is not None:
         return sentence(result, shown)
-    for type_, look in LOOKS.items():
+    for type_, look in _LOOKS.items():
         if isinstance(result, type_):
             return _filtered(look(result, shown), shown)
     if isinstance(result, Nothing) or not isinstance(result, msgspec.Struct):

@@ -30,7 +30,7 @@ class Right(enum.IntEnum):
     OPERATE = 2
     """use and change images, volumes and tasks"""
     ADMINISTER = 3
-    """make, attach, detach and destroy domains"""
+    """make, attach, detach and destroy domains; read the audit log"""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -87,6 +87,7 @@ class Declaration:
     blocking: bool
     deprecated_since: str | None
     replaced_by: str | None
+    changes: bool
 
 
 def verb(
@@ -98,13 +99,16 @@ def verb(
     blocking: bool = False,
     deprecated_since: str | None = None,
     replaced_by: str | None = None,
+    changes: bool | None = None,
 ) -> Callable[[F], F]:
     """Declare a method of an API class to be a verb.
 
     ``positional`` names the parameters that a command line takes without an option name, in order.  ``blocking``
-    marks a verb that may wait by design (``Task.wait``), which limits and statistics have to know.
+    marks a verb that may wait by design (``Task.wait``), which limits and statistics have to know.  A verb that needs
+    more than the right to read ``changes`` something, and its calls are witnessed, unless it says that it does not.
     """
-    declaration = Declaration(since, right, errors, positional, blocking, deprecated_since, replaced_by)
+    changes = right > Right.READ if changes is None else changes
+    declaration = Declaration(since, right, errors, positional, blocking, deprecated_since, replaced_by, changes)
 
     def attach(function: F) -> F:
         function.__verb__ = declaration  # type: ignore[attr-defined]
@@ -115,7 +119,10 @@ def verb(
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of a verb: Python name, wire name, type, and whether it may be left out."""
+    """One parameter of a verb: Python name, wire name, type, and whether it may be left out.
+
+    ``secret``: it is declared so, ``Meta(extra={"secret": True})``, or something within it is; no audit log shows it.
+    """
 
     name: str
     wire: str
@@ -124,6 +131,7 @@ class Parameter:
     default: Any
     description: str
     extra: Mapping[str, Any]
+    secret: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +156,10 @@ class Verb:
     @property
     def makes_task(self) -> bool:
         return self.task_result is not None
+
+    @property
+    def changes(self) -> bool:
+        return self.declaration.changes
 
 
 def camel(name: str) -> str:
@@ -175,6 +187,18 @@ def describe(annotation: Any) -> tuple[str, dict[str, Any]]:
         description = meta.description or description
         extra.update(meta.extra or {})
     return description, extra
+
+
+def holds_secret(annotation: Any) -> bool:
+    """Whether a value, or anything in it, is declared secret."""
+    if describe(annotation)[1].get("secret"):
+        return True
+    kind = bare(annotation)
+    origin = typing.get_origin(kind) or kind
+    if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
+        hints = typing.get_type_hints(origin, include_extras=True)
+        return any(holds_secret(hints[name]) for name in origin.__struct_fields__)
+    return any(holds_secret(argument) for argument in typing.get_args(kind))
 
 
 _BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length", "description")
@@ -230,7 +254,8 @@ def _read_verb(cls: str, method: str, function: Callable[..., Any], declaration:
         required = parameter.default is inspect.Parameter.empty
         default = None if required else parameter.default
         description, extra = describe(hints[name])
-        parameters.append(Parameter(name, camel(name), hints[name], required, default, description, extra))
+        secret = holds_secret(hints[name])
+        parameters.append(Parameter(name, camel(name), hints[name], required, default, description, extra, secret))
     fields = [(p.name, p.type) if p.required else (p.name, p.type, p.default) for p in parameters]
     params = msgspec.defstruct(
         f"{cls}{camel(method).title()}Params",

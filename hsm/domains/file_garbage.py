@@ -188,7 +188,7 @@ def _reclaim_folder(folder: str, garbage: Garbage, acquire: Acquire) -> int | No
         freed = 0
         # What says that the image was not published goes after all that would say that it is.
         for found in sorted(names, key=_last_things_last):
-            if attributes_of(found):
+            if garbage.begun and attributes_of(found):
                 durable.sync_folders(folder)
             mine = volume_of(found) in own
             freed += _unlink(os.path.join(folder, found), wipe=wipe and mine and as_id(found) is not None)

@@ -19,8 +19,8 @@ LIMIT = 7168
 """Bytes that a document has at most."""
 TAGS = 32
 """Tags that an image, or a volume, has at most."""
-TAGS_LIMIT = 4096
-"""Of these, bytes for the tags of an image and its volumes: the rest is kept free for what a change has to note."""
+TAGS_LIMIT = 1536
+"""Of these, bytes for the tags of an image and its volumes: beside them the largest intent has to fit."""
 
 
 class BadAttributes(Exception):
@@ -55,7 +55,33 @@ class Move(Intent, frozen=True, kw_only=True, tag="move"):
     to: UUID
 
 
-AnyIntent = Shrink | Move
+class SnapshotMany(Intent, frozen=True, kw_only=True, tag="snapshotMany"):
+    """Images are frozen together: ``volumes`` are their new layers, in the same order.  Lies with the first of them."""
+
+    binds_others: ClassVar[bool] = True
+    group: UUID
+    images: tuple[UUID, ...]
+    volumes: tuple[UUID, ...]
+    name: str | None = None
+
+
+class DeleteMany(Intent, frozen=True, kw_only=True, tag="deleteMany"):
+    """Images go together.  Lies with the first of them."""
+
+    binds_others: ClassVar[bool] = True
+    group: UUID
+    images: tuple[UUID, ...]
+    wipe: bool
+
+
+class Member(Intent, frozen=True, kw_only=True, tag="member"):
+    """What becomes of this image is said by its leader's intent, if that is of this group; else nothing has begun."""
+
+    leader: UUID
+    group: UUID
+
+
+AnyIntent = Shrink | Move | SnapshotMany | DeleteMany | Member
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,7 +129,8 @@ class Attributes(
         if len(tags) > TAGS:
             msg = f"it would have {len(tags)} tags, and {TAGS} are the limit"
             raise AttributesTooLong(msg)
-        size = len(msgspec.json.encode((changed.tags, {id_: other.tags for id_, other in changed.volumes.items()})))
+        tagged = {id_: VolumeAttributes(tags=other.tags) for id_, other in changed.volumes.items() if other.tags}
+        size = len(msgspec.json.encode(Attributes(tags=changed.tags, volumes=tagged)))
         if size > TAGS_LIMIT:
             msg = f"the tags of the image and its volumes would take {size} bytes, and {TAGS_LIMIT} are the limit"
             raise AttributesTooLong(msg)

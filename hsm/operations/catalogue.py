@@ -21,6 +21,7 @@ from hsm.operations.domains import (
     FormatDomain,
     SetDomainDescription,
 )
+from hsm.operations.groups import DeleteImages, SnapshotImages
 from hsm.operations.shrinking import ShrinkingResize
 from hsm.operations.tagging import TagImage, TagVolume
 from libvdsm.api import VERBS
@@ -51,6 +52,8 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.import": ImportImage,
     "Image.export": ExportImage,
     "Image.delete": DeleteImage,
+    "Image.snapshotMany": SnapshotImages,
+    "Image.deleteMany": DeleteImages,
     "Volume.create": create_volume,
     "Volume.resize": resize,
     "Volume.setDescription": SetDescription,

@@ -3,8 +3,8 @@
 
 Changes nothing that is published, so it has no commit point and may end anywhere.  What was only begun is judged
 under the domain's lease, in batches of at most half a second; what was unpublished needs its own lease alone.
-Then it finishes what was interrupted: changes in place that have begun, roles that a crash left wrongly written, and
-tags of volumes that are gone.
+Before that it finishes what was interrupted: changes in place that have begun, roles that a crash left wrongly
+written, and tags of volumes that are gone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class CollectGarbage(BaseOperation):
 
 
 def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
-    """Give back what can be."""
+    """Finish what was interrupted, then give back what can be."""
+    finished, unfinished = _settle(context, domain, job)
     found = domain.garbage()
     if found:
         writable(domain)
@@ -72,7 +73,6 @@ def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
         if not garbage.begun:
             job.check()
             freed += _reclaim(domain, garbage, removed, kept)
-    finished, unfinished = _settle(context, domain, job)
     if removed:
         log.info("garbage collected", domain=domain.id, items=len(removed), bytes=freed)
         context.events.emit(GarbageCollected(domain=domain.id, items=len(removed)))
@@ -102,7 +102,14 @@ def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], 
         else:
             _forget_tags(context, domain, record)
             mend_roles(context, domain, record)
-    return finished, unfinished
+    # What waited for another image's turn has been finished with that one.
+    late = [image for image in unfinished if not _has_intent(domain, image)]
+    return sorted([*finished, *late]), [image for image in unfinished if image not in late]
+
+
+def _has_intent(domain: Domain, image: ImageId) -> bool:
+    record = domain.image(image)
+    return record is not None and record.attributes.intent is not None
 
 
 def _forget_making(context: Context, domain: Domain, image: ImageId) -> None:

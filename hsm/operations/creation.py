@@ -191,21 +191,28 @@ class Snapshot(_Creation):
         return self.on_top(domain, leaf, self.params.name, None)
 
     def on_top(self, domain: Domain, leaf: VolumeRecord, snapshot: str | None, text: str | None) -> Plan:
-        old = leaf.metadata.description
-        frozen = msgspec.structs.replace(
-            leaf.metadata, role=VolumeRole.INTERNAL, description=description.write(old, snapshot=snapshot or "")
-        )
-        return plan_volume(
-            domain=domain.id,
-            image=self.image_id,
-            volume=self.volume_id,
-            capacity=self.capacity(leaf),
-            format_=VolumeFormat.QCOW2,
-            allocation=Allocation.SPARSE,
-            description=description.write(old, snapshot="", description=text),
-            parent=leaf,
-            frozen=frozen,
-        )
+        return layer_on(leaf, self.volume_id, self.capacity(leaf), snapshot, text)
+
+
+def layer_on(
+    leaf: VolumeRecord, volume: VolumeId, capacity: int, snapshot: str | None, text: str | None = None
+) -> Plan:
+    """An empty layer on top of a leaf, which is kept under a name of its own from then on."""
+    old = leaf.metadata.description
+    frozen = msgspec.structs.replace(
+        leaf.metadata, role=VolumeRole.INTERNAL, description=description.write(old, snapshot=snapshot or "")
+    )
+    return plan_volume(
+        domain=DomainId(leaf.metadata.domain),
+        image=leaf.folder,
+        volume=volume,
+        capacity=capacity,
+        format_=VolumeFormat.QCOW2,
+        allocation=Allocation.SPARSE,
+        description=description.write(old, snapshot="", description=text),
+        parent=leaf,
+        frozen=frozen,
+    )
 
 
 class Clone(_Creation):

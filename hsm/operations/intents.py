@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from hsm.domains.base import Domain, Held, LeaseBusy, Wanted
-from hsm.formats.attributes import AnyIntent, Shrink
-from hsm.operations import shrinking
+from hsm.formats.attributes import AnyIntent, DeleteMany, Member, Shrink, SnapshotMany
+from hsm.operations import groups, shrinking
 from hsm.operations.base import Context, lock_image, storage_errors
 from hsm.tasks.manager import Job
 from libvdsm.api.types import ImageId
@@ -25,10 +25,20 @@ from libvdsm.log import Log
 
 log = Log("hsm.intents")
 
-Finish = Callable[[Context, Job, Domain, ImageId, Held], None]
-"""Does what is left of an intent's work, and takes the intent away.  The leases are held already."""
+Finish = Callable[[Context, Job, Domain, ImageId, Held], bool]
+"""Does what is left of an intent's work, and takes the intent away; false if somebody else has to.
 
-FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType({Shrink: shrinking.finish})
+The leases of the image are held already.
+"""
+
+FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType(
+    {
+        Shrink: shrinking.finish,
+        SnapshotMany: groups.finish,
+        DeleteMany: groups.finish,
+        Member: groups.finish_member,
+    }
+)
 
 
 def finish(context: Context, job: Job, domain: Domain, image: ImageId) -> bool:
@@ -49,7 +59,8 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId) -> bool:
         stack.callback(held.release)
         record = domain.image(image)
         if record is not None and record.attributes.intent is not None:
-            FINISH[type(record.attributes.intent)](context, job, domain, image, held)
+            if not FINISH[type(record.attributes.intent)](context, job, domain, image, held):
+                return False
             log.info("an interrupted change was finished", domain=domain.id, image=image)
     return True
 

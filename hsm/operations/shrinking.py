@@ -23,7 +23,7 @@ from libvdsm.api.event import VolumeChanged
 from libvdsm.api.types import ImageId, VolumeFormat, VolumeId, VolumeInfo
 
 
-def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Held) -> None:
+def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Held) -> bool:
     """Do what is left to be done."""
     record = chains.image_of(domain, image)
     intent = record.attributes.intent
@@ -46,6 +46,7 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
             )
         domain.set_attributes(image, msgspec.structs.replace(record.attributes, intent=None))
     context.events.emit(VolumeChanged(domain=domain.id, image=image, volume=volume.id))
+    return True
 
 
 def _cut_qcow2(context: Context, domain: Domain, volume: VolumeRecord, capacity: int, held: Held) -> None:

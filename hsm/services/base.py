@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from hsm.audit.store import AuditStore
 from hsm.events import EventLog
 from hsm.formats import description as description_format
 from hsm.operations.base import Context
@@ -31,6 +32,7 @@ class Parts:
     sessions: Sessions
     status: Status
     config_file: str | None
+    audit: AuditStore | None
 
 
 class Service:

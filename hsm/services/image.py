@@ -6,7 +6,9 @@ from __future__ import annotations
 import builtins
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
+from uuid import UUID
 
 from hsm.operations import chains, copying, describe, use
 from hsm.operations.base import lock_domain, lock_image, storage_errors
@@ -22,7 +24,7 @@ from libvdsm.api.errors import (
     StorageFailed,
     VolumeExists,
 )
-from libvdsm.api.image import ExportInfo, Image, ImagePage
+from libvdsm.api.image import ExportInfo, Image, ImageGroup, ImagePage
 from libvdsm.api.types import (
     Allocation,
     DomainId,
@@ -284,3 +286,31 @@ class ImageService(Service, Image):
     ) -> TaskInfo[ImageInfo]:
         self.context.registry.find(domain)
         return self.submit("Image.setTags", domain=domain, image=image, tags=tags, change=change)
+
+    def snapshot_many(
+        self,
+        *,
+        domain: DomainId,
+        images: builtins.list[ImageId],
+        name: str | None = None,
+        volumes: builtins.list[VolumeId] | None = None,
+    ) -> TaskInfo[ImageGroup]:
+        self.context.registry.find(domain)
+        _different("Image.snapshotMany", images)
+        given: Sequence[VolumeId | None] = volumes or [None] * len(images)
+        if len(given) != len(images):
+            reason = f"{len(images)} images, and {len(given)} ids for their new volumes"
+            raise InvalidParameter(verb="Image.snapshotMany", reason=reason)
+        _different("Image.snapshotMany", [volume for volume in given if volume])
+        new = [self._volume(domain, image, volume) for image, volume in zip(images, given, strict=True)]
+        return self.submit("Image.snapshotMany", domain=domain, images=images, name=name, volumes=new)
+
+    def delete_many(self, *, domain: DomainId, images: builtins.list[ImageId], wipe: bool = False) -> TaskInfo[Nothing]:
+        self.context.registry.find(domain)
+        _different("Image.deleteMany", images)
+        return self.submit("Image.deleteMany", domain=domain, images=images, wipe=wipe)
+
+
+def _different(verb: str, ids: Sequence[UUID]) -> None:
+    if len(set(ids)) < len(ids):
+        raise InvalidParameter(verb=verb, reason="the same id is named twice")

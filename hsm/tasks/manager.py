@@ -88,6 +88,16 @@ class Operation(Protocol):
         """Let go of what it was given; called once, at the end."""
 
 
+class Witness(Protocol):
+    """Sees tasks come and go.  It keeps its own troubles to itself: no task fails because of a witness."""
+
+    def taken(self, info: TaskInfo[Any], params: msgspec.Struct) -> None:
+        """A task is about to be written down, in the thread of the call that asked for it."""
+
+    def ended(self, info: TaskInfo[Any]) -> None:
+        """A task has ended, or was not taken after all; nobody has been told yet."""
+
+
 class Job:
     """A running operation's view of its task."""
 
@@ -152,7 +162,14 @@ class _Waiting:
 class TaskManager:
     """All tasks of this service."""
 
-    def __init__(self, events: EventLog, ownerships: list[Ownership], workers: int, queue: int = 1000) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        ownerships: list[Ownership],
+        workers: int,
+        queue: int = 1000,
+        witness: Witness | None = None,
+    ) -> None:
         """``workers`` tasks are at work at once, ``queue`` may wait."""
         lock = threading.RLock()
         self.changed = threading.Condition(lock)
@@ -166,6 +183,7 @@ class TaskManager:
         self._running = 0
         self._closing = False
         self._longest = queue
+        self._witness = witness
         self._ended = 0
         self._workers = [Thread(f"worker-{number}", self._work) for number in range(workers)]
 
@@ -192,11 +210,16 @@ class TaskManager:
             volume=objects.volume,
         )
         task = _Task(info, self._default, operation, operation.locks)
+        if self._witness is not None:
+            self._witness.taken(info, params)
         try:
             self._default.begun(info, params)
         except StoreError as error:
             operation.close()
-            raise Unavailable(reason=str(error)) from None
+            refusal = Unavailable(reason=str(error))
+            if self._witness is not None:
+                self._witness.ended(msgspec.structs.replace(info, state=TaskState.FAILED, error=error_info(refusal)))
+            raise refusal from None
         with self.changed:
             self._tasks[info.id] = task
             self._queue.append(_Waiting(task.locks, task))
@@ -439,6 +462,8 @@ class TaskManager:
         except StoreError as unwritten:
             # The change is made or not, whatever the record says; a restart settles it from storage again.
             log.error("the end of a task could not be recorded", task=ended.id, error=unwritten)
+        if self._witness is not None:
+            self._witness.ended(ended)
         with self.changed:
             task.info = ended
         if task.operation is not None:

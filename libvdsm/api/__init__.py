@@ -8,6 +8,7 @@ from.
 from __future__ import annotations
 
 from libvdsm.api import errors as _errors
+from libvdsm.api.audit import Audit
 from libvdsm.api.config import Config
 from libvdsm.api.domain import Domain
 from libvdsm.api.event import Event, EventData
@@ -34,9 +35,12 @@ class Api:
     volume: Volume
     task: Task
     event: Event
+    audit: Audit
 
 
-CLASSES: dict[str, type] = {cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event)}
+CLASSES: dict[str, type] = {
+    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit)
+}
 VERBS = read_api(Api, TaskInfo)
 ERRORS: dict[str, type[ApiError]] = {
     name: cls

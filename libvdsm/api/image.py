@@ -87,6 +87,12 @@ class ExportInfo(Info, frozen=True, kw_only=True):
     capacity: Annotated[Bytes, Meta(description="size that a guest sees")]
 
 
+class ImageGroup(Info, frozen=True, kw_only=True):
+    """Images that were changed together, in the order in which they were named."""
+
+    items: Annotated[list[ImageInfo], Meta(description="the images")]
+
+
 _Domain = Annotated[DomainId, Meta(description="the domain")]
 _Image = Annotated[ImageId, Meta(description="the image")]
 _NewImage = Annotated[ImageId, Meta(description="id for the new image; absent: one is chosen")]
@@ -104,6 +110,12 @@ _Capacity = Annotated[
 ]
 _Format = Annotated[VolumeFormat, Meta(description="how the data is laid out")]
 _Allocation = Annotated[Allocation, Meta(description="whether space is taken at once")]
+_Images = Annotated[
+    list[ImageId], Meta(min_length=1, max_length=64, description="the images; none twice")
+]
+_NewVolumes = Annotated[
+    list[VolumeId], Meta(max_length=64, description="ids for the new volumes, in order; absent: they are chosen")
+]
 _Wipe = Annotated[bool, Meta(description="overwrite the data with zeros before its space is given back")]
 
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
@@ -384,6 +396,41 @@ class Image(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
+        errors=(*_CHANGING, VolumeExists, IsTemplate),
+        positional=("images",),
+    )
+    @abstractmethod
+    def snapshot_many(
+        self,
+        *,
+        domain: _Domain,
+        images: _Images,
+        name: Annotated[Name, Meta(description="what people call the state that is kept")] | None = None,
+        volumes: _NewVolumes | None = None,
+    ) -> TaskInfo[ImageGroup]:
+        """Freeze the present state of several images together: of all of them, or of none.
+
+        All of them are leased meanwhile, so what is kept of one fits what is kept of the others.  The commit point is
+        an intent with the first of them; from then on the others follow, also after a crash.  With `volumes`, the same
+        call again answers the same.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(*_STORAGE, ImageInUse, ImageUnfinished, TemplateInUse),
+        positional=("images",),
+    )
+    @abstractmethod
+    def delete_many(self, *, domain: _Domain, images: _Images, wipe: _Wipe = False) -> TaskInfo[Nothing]:
+        """Delete several images together: all of them, or none.  What is gone already counts as deleted.
+
+        The commit point is an intent with the first of them; from then on the others follow, also after a crash.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
         errors=(*_STORAGE, NoSuchImage, ImageUnfinished, ImageDamaged),
         positional=("image", "tags"),
     )
@@ -399,6 +446,6 @@ class Image(ABC):
         """Set, add or remove an image's tags; with none given, and nothing else said, it has none afterwards.
 
         They stay with the image through snapshots and moves, and mean nothing to the service or to oVirt; lists can
-        be filtered by them.  All tags of an image and its volumes take at most 4096 bytes.  It may be in use.  The
+        be filtered by them.  All tags of an image and its volumes take at most 1536 bytes.  It may be in use.  The
         commit point is the replacing of the image's attributes.
         """

@@ -251,6 +251,7 @@ _RULES: Mapping[str, Callable[[Any, Any, Flow], bool]] = {
     "presence": _presence,
     "right": _right,
     "deprecated": _always,
+    "secret": _always,
 }
 """Which changes of a fact are allowed; of every other fact: none."""
 

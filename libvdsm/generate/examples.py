@@ -40,6 +40,18 @@ _INSTEAD = "path"
 """Where a wire carries no open files, a verb that takes one takes this."""
 
 _VALUES: dict[str, Any] = {
+    "Audit.list.outcome": "failed",
+    "AuditRecord.domain": _IDS["DomainId"],
+    "AuditRecord.ended": _TIME + 2,
+    "AuditRecord.error": "NoSpace",
+    "AuditRecord.number": 4711,
+    "AuditRecord.outcome": "failed",
+    "AuditRecord.params": {"domain": _IDS["DomainId"], "name": "web01", "path": "/srv/import/web01.qcow2"},
+    "AuditRecord.peer": "pid 12345",
+    "AuditRecord.pid": 12345,
+    "AuditRecord.task": _IDS["TaskId"],
+    "AuditRecord.uid": 0,
+    "AuditRecord.wire": "unix",
     "Capabilities.api": "1.0",
     "Capabilities.taskModes": ["nonTransparent"],
     "Capabilities.verbs": ["Host.ping", "Image.create"],

@@ -112,7 +112,8 @@ class Reference:
         absent = "**required**" if member["required"] else "-"
         if "default" in about:
             absent = f"`{examples.pretty(about['default'])}`".replace('"', "")
-        meaning = self._links.text(about["description"]) + _since(about)
+        secret = "; not shown in the audit log" if about.get("secret") else ""
+        meaning = self._links.text(about["description"]) + secret + _since(about)
         return f"`{member['name']}`", self._type(about, bounds=True), absent, meaning
 
     def _declared(self, verb: Document) -> str:

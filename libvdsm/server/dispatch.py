@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -44,6 +44,28 @@ Factory = Callable[[Caller], Any]
 """Makes the service that answers one call; a service is an implementation of an API class."""
 
 
+class Sight(Protocol):
+    """One call, as a witness sees it."""
+
+    def begins(self, session: SessionRecord | None) -> None:
+        """It was checked and let in; the service is called next, in this thread."""
+
+    def answered(self, error: ApiError | None) -> None:
+        """It has succeeded, or ends with an error; the caller has not been told yet."""
+
+
+class Witness(Protocol):
+    """Sees the calls of all verbs that change something, also those that are refused.
+
+    It keeps its own troubles to itself: no call fails because of a witness.
+    """
+
+    def called(
+        self, verb: Verb, params: msgspec.Raw | Mapping[str, Any], connection: Connection, request: str
+    ) -> Sight:
+        """A call has come; nothing about it is checked yet."""
+
+
 def error_info(error: ApiError) -> ErrorInfo:
     """An error as it travels."""
     return ErrorInfo(name=type(error).__name__, code=error.code, message=error.message, data=error.data())
@@ -52,8 +74,9 @@ def error_info(error: ApiError) -> ErrorInfo:
 class _Entry:
     """A verb with all that can be made ready before its first call."""
 
-    def __init__(self, verb: Verb, factory: Factory) -> None:
+    def __init__(self, verb: Verb, factory: Factory, witness: Witness | None) -> None:
         self.verb = verb
+        self.witness = witness if verb.changes else None
         self.factory = factory
         self.decode = msgspec.json.Decoder(verb.params).decode
         self.right = verb.declaration.right
@@ -99,14 +122,18 @@ class Dispatcher:
     """Answers calls with services."""
 
     def __init__(
-        self, factories: Mapping[str, Factory], implementations: Mapping[str, type], sessions: Sessions
+        self,
+        factories: Mapping[str, Factory],
+        implementations: Mapping[str, type],
+        sessions: Sessions,
+        witness: Witness | None = None,
     ) -> None:
         """``factories`` and ``implementations`` by API class name; the latter are compared with the declarations."""
         for name, implementation in implementations.items():
             if troubles := compare_signatures(CLASSES[name], implementation):
                 raise TypeError("; ".join(troubles))
         self._entries = {
-            full: _Entry(verb, factories[verb.cls]) for full, verb in VERBS.items() if verb.cls in factories
+            full: _Entry(verb, factories[verb.cls], witness) for full, verb in VERBS.items() if verb.cls in factories
         }
         self._sessions = sessions
         self._counter = itertools.count()
@@ -122,17 +149,22 @@ class Dispatcher:
         token = request_id.set(request)
         began = time.perf_counter()
         entry = self._entries.get(call.verb)
+        sight: Sight | None = None
         error: ApiError | None = None
         result: Any = None
         try:
             if entry is None:
                 raise NoSuchVerb(verb=call.verb[:_ECHO])
-            result = self._call(entry, call, connection, request)
+            if entry.witness is not None:
+                sight = entry.witness.called(entry.verb, call.params, connection, request)
+            result = self._call(entry, call, connection, request, sight)
         except ApiError as raised:
             error = self._declared(raised, entry, request)
         except Exception:  # the boundary of every call: logged, and told to the caller
             log.exception("call failed", verb=call.verb, user=connection.user)
             error = InternalError(request=request)
+        if sight is not None:
+            sight.answered(error)
         self.calls = next(self._counter) + 1
         matters = error is not None or (entry is not None and entry.right > Right.READ)
         if matters or log.debugs:
@@ -147,13 +179,15 @@ class Dispatcher:
         request_id.reset(token)
         return Reply(call.id, error=error_info(error)) if error else Reply(call.id, result=result)
 
-    def _call(self, entry: _Entry, call: Call, connection: Connection, request: str) -> Any:
+    def _call(self, entry: _Entry, call: Call, connection: Connection, request: str, sight: Sight | None) -> Any:
         if connection.right < entry.right:
             raise AccessDenied(user=connection.user, verb=entry.verb.full, right=entry.right.name.lower())
         params = self._params(entry, call, connection)
         session = self._sessions.find(call.session, connection.user) if call.session else connection.session
         service = entry.factory(Caller(connection, session, request))
         method = getattr(service, entry.verb.method)
+        if sight is not None:
+            sight.begins(session)
         return method(**{name: getattr(params, name) for name in params.__struct_fields__})
 
     def _params(self, entry: _Entry, call: Call, connection: Connection) -> msgspec.Struct:

@@ -101,6 +101,18 @@ BUDGETS = {
         state=TASK,
         leases=3,
     ),
+    "Image.snapshotMany": Budget(
+        "two times Image.snapshot; a mark and an intent, written and taken away again",
+        domain=2 * (DATA + 2 * METADATA) + 2 * METADATA + 2,
+        state=TASK,
+        leases=2 * 2 + 3,
+    ),
+    "Image.deleteMany": Budget(
+        "two times Image.delete of one layer; a mark and an intent",
+        domain=2 * 2 * FOLDER + 2 * METADATA,
+        state=TASK,
+        leases=2 + 2 + 2,
+    ),
     "Image.list": _READS,
     "Image.getInfo": _READS,
     "Image.prepare": Budget("a keeper, which holds the leases of two layers", processes=1, leases=2),
@@ -168,4 +180,5 @@ BUDGETS = {
     "Task.clear": Budget("it is forgotten", state=1),
     "Event.poll": _READS,
     "Event.subscribe": _READS,
+    "Audit.list": _READS,
 }

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from libvdsm.api import VERBS
 from libvdsm.api.types import (
     Allocation,
     ImageId,
@@ -63,6 +64,7 @@ class Tour:
         self.volumes()
         self.tasks()
         self.events()
+        self.audit()
 
     def host(self) -> None:
         client = self.client
@@ -117,6 +119,10 @@ class Tour:
         self.task("Image.delete:again", lambda: verbs.delete(domain=domain, image=image))
         doomed = self.image().id
         self.task("Image.delete:wipe", lambda: verbs.delete(domain=domain, image=doomed, wipe=True))
+        group = [self.image().id, self.image().id]
+        self.task("Image.snapshotMany", lambda: verbs.snapshot_many(domain=domain, images=group))
+        pair = [self.image().id, self.image().id]
+        self.task("Image.deleteMany", lambda: verbs.delete_many(domain=domain, images=pair))
 
     def data(self) -> None:
         """Verbs that move data, or share it."""
@@ -179,3 +185,8 @@ class Tour:
     def events(self) -> None:
         self.call("Event.poll", self.client.event.poll)
         self.call("Event.subscribe", self.client.event.subscribe)
+
+    def audit(self) -> None:
+        listed = self.call("Audit.list", self.client.audit.list)
+        # What the verbs synchronised was counted while all of them were recorded.
+        assert {record.verb for record in listed.items} == {verb.full for verb in VERBS.values() if verb.changes}

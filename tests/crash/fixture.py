@@ -139,8 +139,8 @@ def make(folder: Path, nursery: Nursery) -> Home:
         service.kill()
     _write(home.volume_file(CHAIN, volume("chain leaf")), 1, 3 * MIB, 64 * KIB)
     _write(home.volume_file(CLONE, volume("clone")), 2, 5 * MIB, 64 * KIB)
-    for left in ("state/tasks.db", "state/tasks.db-wal", "state/tasks.db-shm", "hsmd.log"):
-        (home.path / left).unlink(missing_ok=True)
+    for left in (home.path / "hsmd.log", *(home.path / "state").glob("*.db*")):
+        left.unlink()
     remove(home.path / "run")
     return home
 

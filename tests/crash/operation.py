@@ -69,8 +69,8 @@ class Operation:
     """the verb of its task, where that is another one"""
     gone: tuple[type[ApiError], ...] = ()
     """what the repeated call may answer instead: the thing is gone, so it is done"""
-    halfway: object = None
-    """the id of what a failure after the commit point may leave between the two states, until it is done again"""
+    halfway: tuple[object, ...] = ()
+    """the ids of what a failure after the commit point may leave between the two states, until it is done again"""
     leaks: bool = False
     """whether clusters may be left without use: where qemu-img changes a volume in place, and is interrupted"""
     gated: bool = False

@@ -176,7 +176,7 @@ OPERATIONS = [
         lambda w: w.client.domain.format(domain=SPARE, force=True),
         lambda before, after: not any(str(SPARE) in f"{key}{value}" for key, value in after.items()),
         gone=(NoSuchDomain,),
-        halfway=SPARE,
+        halfway=(SPARE,),
     ),
     Operation("domain checked", "Domain.check", lambda w: w.client.domain.check(domain=MAIN, deep=True), proofs.same),
     Operation(
@@ -252,6 +252,25 @@ OPERATIONS = [
         proofs.same,
         done=proofs.exported("qcow2", f"{DISK}/{volume('disk')}"),
     ),
+    Operation(
+        "images frozen together",
+        "Image.snapshotMany",
+        lambda w: w.client.image.snapshot_many(
+            domain=MAIN, images=[DISK, RAW, CHAIN], name="kept", volumes=[NEW_VOLUME, volume("second"), volume("third")]
+        ),
+        lambda before, after: (
+            after[f"{DISK}/{NEW_VOLUME} data"] == after[f"{RAW}/{volume('second')} data"] == CONTENT
+            and after[f"{CHAIN}/{volume('third')} data"] == before[f"{CHAIN}/{volume('chain leaf')} data"]
+        ),
+        halfway=(DISK, RAW, CHAIN),
+    ),
+    Operation(
+        "images deleted together",
+        "Image.deleteMany",
+        lambda w: w.client.image.delete_many(domain=MAIN, images=[DISK, RAW, CHAIN]),
+        proofs.lost(DISK, RAW, CHAIN),
+        halfway=(DISK, RAW, CHAIN),
+    ),
     Operation("image prepared", "Image.prepare", _prepare, proofs.changed(f"{DISK} prepared")),
     Operation("image torn down", "Image.teardown", _teardown, proofs.changed(f"{DISK} prepared"), arrange=_prepare),
     Operation(
@@ -290,7 +309,7 @@ OPERATIONS = [
         "Volume.resize",
         lambda w: w.client.volume.resize(domain=MAIN, volume=volume("raw"), capacity=16 * MIB),
         proofs.changed(*(f"{RAW}/{volume('raw')} {what}" for what in ("metadata", "told", "data"))),
-        halfway=RAW,
+        halfway=(RAW,),
     ),
     Operation(
         "qcow2 volume resized",
@@ -298,7 +317,7 @@ OPERATIONS = [
         # Beyond what one cluster of the first table maps: the table has to move.
         lambda w: w.client.volume.resize(domain=MAIN, volume=volume("disk"), capacity=1024 * MIB),
         proofs.changed(*(f"{DISK}/{volume('disk')} {what}" for what in ("metadata", "told", "data"))),
-        halfway=DISK,
+        halfway=(DISK,),
         leaks=True,
     ),
     *(
@@ -309,7 +328,7 @@ OPERATIONS = [
                 domain=MAIN, volume=volume(name), capacity=4 * MIB, shrink=True
             ),
             proofs.changed(*(f"{image}/{volume(name)} {what}" for what in ("metadata", "told", "data"))),
-            halfway=image,
+            halfway=(image,),
             leaks=name == "disk",
         )
         for name, image in (("raw", RAW), ("disk", DISK))

@@ -202,6 +202,8 @@ class StartTrial:
         world.service = Hsmd(self.bench.nursery, world.home.path, *self._settings)
         world.service.serve()
         verdict.of_end("started again")
+        if accident is KILL:
+            verdict.of_record()
         verdict.of_health()
         if not serves:
             self._settled(world, violations)

@@ -197,6 +197,7 @@ class Trial:
         )
         if killed:
             self.restart(world)
+            verdict.of_record()
         else:
             verdict.collect()
         state = verdict.of_accident(answers, killed=killed)

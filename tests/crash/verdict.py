@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from libvdsm.api.audit import AuditOutcome
 from libvdsm.api.types import TaskState
 from tests.crash import invariants
 from tests.crash.contents import LEAKS, Contents
@@ -45,17 +46,16 @@ class Verdict:
         """After the accident: as before, or as after, and the task says which."""
         state = self._state(killed=killed)
         self._truth(answers, state)
-        place = self._halfway if state == "halfway" else None
+        excused = self._halfway if state == "halfway" else ()
         self.violations += [
-            f"left behind: {path}" for path in invariants.remains(self.world.home) if place is None or place not in path
+            f"left behind: {path}" for path in invariants.remains(self.world.home) if not _within(excused, path)
         ]
         return state
 
     @property
-    def _halfway(self) -> str | None:
+    def _halfway(self) -> tuple[str, ...]:
         """Where a failure may leave something between the two states."""
-        halfway = self.operation.halfway if self.operation else None
-        return None if halfway is None else str(halfway)
+        return tuple(map(str, self.operation.halfway)) if self.operation else ()
 
     def _state(self, *, killed: bool) -> str:
         seen = self.look()
@@ -70,9 +70,9 @@ class Verdict:
 
     def _between(self, seen: invariants.Seen, differences: list[str], *, killed: bool) -> str:
         """Only a failure after the commit point, where the storage would not go on, may leave this."""
-        place = self._halfway
-        if place is not None and not killed and all(place in text for text in differences):
-            self.violations += [problem for problem in seen.problems if place not in problem]
+        places = self._halfway
+        if places and not killed and all(_within(places, text) for text in differences):
+            self.violations += [problem for problem in seen.problems if not _within(places, problem)]
             return "halfway"
         self.violations += [*seen.problems, f"neither as before nor as after: {differences}"]
         return "neither"
@@ -109,6 +109,23 @@ class Verdict:
         remains = [f"left behind: {path}" for path in invariants.remains(self.world.home)]
         self.violations += [f"{when}: {text}" for text in [*seen.problems, *differences, *remains]]
 
+    def of_record(self) -> None:
+        """After a kill: the audit log has lost nothing, and agrees with the tasks."""
+        client = self.world.client
+        records = {record.task: record for record in client.audit.list().items}
+        for task in client.task.list().items:
+            record = records.get(task.id)
+            if record is None:
+                self._wrong("the audit log knows nothing of a task", f"{task.verb} of {task.owner}")
+            elif task.state in ENDED and (record.outcome.value, record.error) != (
+                task.state.value,
+                task.error.name if task.error else None,
+            ):
+                self._wrong("the audit log and a task disagree", f"{record.outcome.value}, and {task}")
+        for record in records.values():
+            if record.outcome is AuditOutcome.RUNNING and record.task is None:
+                self._wrong("a call goes on in the audit log", record.verb)
+
     def of_health(self) -> None:
         """The service itself finds nothing wrong."""
         client = self.world.client
@@ -122,3 +139,7 @@ class Verdict:
             for problem in (checked.result or {})["problems"]:
                 if problem["kind"] not in _HARMLESS:
                     self._wrong(f"a check finds {problem['kind']}", problem["message"])
+
+
+def _within(places: tuple[str, ...], text: str) -> bool:
+    return any(place in text for place in places)

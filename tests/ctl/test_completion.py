@@ -57,7 +57,7 @@ def test_bash_reads_its_script(offline: Ctl, tmp_path: Path) -> None:
 
 def test_commands_complete(tmp_path: Path) -> None:
     assert completed("hsmctl ima", tmp_path, "unix:/nonexistent") == ["image"]
-    assert completed("hsmctl image sn", tmp_path, "unix:/nonexistent") == ["snapshot"]
+    assert completed("hsmctl image snapshot-", tmp_path, "unix:/nonexistent") == ["snapshot-many"]
 
 
 def test_options_and_their_values_complete(tmp_path: Path) -> None:

@@ -38,7 +38,13 @@ def _arms(parameter: Parameter) -> tuple[inspect.Type, bool]:
 
 def good(parameter: Parameter) -> Any:
     """A value that the declaration allows; of what it names, nothing is there."""
-    match _arms(parameter)[0]:
+    return _good(_arms(parameter)[0])
+
+
+def _good(kind_: inspect.Type) -> Any:
+    match kind_:
+        case inspect.Metadata() as annotated:
+            return _good(annotated.type)
         case inspect.UUIDType():
             return str(uuid.uuid4())
         case inspect.IntType() as kind:
@@ -51,8 +57,8 @@ def good(parameter: Parameter) -> Any:
             return False
         case inspect.EnumType() as kind:
             return next(iter(kind.cls)).value
-        case inspect.ListType():
-            return ["x"]
+        case inspect.ListType() as kind:
+            return [_good(kind.item_type)]
         case kind:
             raise AssertionError(f"no sample of {kind}")
 
@@ -94,10 +100,7 @@ def _bad_values(parameter: Parameter) -> Iterator[tuple[str, Any]]:
         case inspect.BoolType():
             yield from {"a number": 1, "text": "true"}.items()
         case inspect.ListType() as list_:
-            assert list_.max_length is not None, f"{parameter} has no upper bound"
-            yield from {"text": "x", "of numbers": [1], "with null": [None], "of lists": [["x"]]}.items()
-            yield from {"with an empty text": [""], "with NUL": ["\0"], "with a line end": ["x\n"]}.items()
-            yield "too many", [str(number) for number in range(list_.max_length + 1)]
+            yield from _bad_lists(list_, f"{parameter}")
         case inspect.EnumType():
             yield from {
                 "a number": 1,
@@ -112,6 +115,15 @@ def _bad_values(parameter: Parameter) -> Iterator[tuple[str, Any]]:
             }.items()
         case other:
             raise AssertionError(f"no samples of {other}")
+
+
+def _bad_lists(list_: inspect.ListType, where: str) -> Iterator[tuple[str, Any]]:
+    assert list_.max_length is not None, f"{where} has no upper bound"
+    yield from {"text": "x", "of numbers": [1], "with null": [None], "of lists": [["x"]]}.items()
+    yield from {"with an empty text": [""], "with NUL": ["\0"], "with a line end": ["x\n"]}.items()
+    yield "too many", [_good(list_.item_type) for _ in range(list_.max_length + 1)]
+    if list_.min_length:
+        yield "empty", []
 
 
 def bad_params(verb: Verb) -> Iterator[Bad]:

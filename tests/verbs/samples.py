@@ -43,6 +43,8 @@ class Samples:
             "Image.makeTemplate": {**domain, "image": self.single.id},
             "Image.list": domain,
             "Image.import": {**domain, "path": str(self.source)},
+            "Image.snapshotMany": {**domain, "images": [self.image.id, self.single.id]},
+            "Image.deleteMany": {**domain, "images": [self.image.id, self.single.id]},
             "Image.export": {**of_image, "path": str(self.target)},
             "Volume.create": {**domain, "capacity": MIB},
             "Volume.list": domain,

@@ -27,6 +27,8 @@ NOT_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "Domain.format",
             "Domain.setDescription",
             "Volume.resize",
+            "Image.snapshotMany",
+            "Image.deleteMany",
         ),
     },
     "What concerns this service alone changes nothing on the domain, and so never waits for it, is never refused "

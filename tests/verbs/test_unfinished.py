@@ -51,8 +51,7 @@ def test_no_verb_uses_an_unfinished_image(scene: Scene, tmp_path: Path, verb: st
     before = fingerprint(scene.root)
 
     def call() -> object:
-        cls = VERBS[verb].cls
-        answer = getattr(getattr(scene.client, cls.lower()), VERBS[verb].method)(**params)
+        answer = getattr(getattr(scene.client, VERBS[verb].cls.lower()), VERBS[verb].method)(**params)
         return scene.wait(answer) if isinstance(answer, TaskInfo) else answer
 
     error = raised(ImageUnfinished, call)
