@@ -19,8 +19,8 @@ LIMIT = 7168
 """Bytes that a document has at most."""
 TAGS = 32
 """Tags that an image, or a volume, has at most."""
-TAGS_LIMIT = 4096
-"""Of these, bytes for the tags of an image and its volumes: the rest is kept free for what a change has to note."""
+TAGS_LIMIT = 1536
+"""Of these, bytes for the tags of an image and its volumes: beside them the largest intent has to fit."""
 
 
 class BadAttributes(Exception):
@@ -129,7 +129,8 @@ class Attributes(
         if len(tags) > TAGS:
             msg = f"it would have {len(tags)} tags, and {TAGS} are the limit"
             raise AttributesTooLong(msg)
-        size = len(msgspec.json.encode((changed.tags, {id_: other.tags for id_, other in changed.volumes.items()})))
+        tagged = {id_: VolumeAttributes(tags=other.tags) for id_, other in changed.volumes.items() if other.tags}
+        size = len(msgspec.json.encode(Attributes(tags=changed.tags, volumes=tagged)))
         if size > TAGS_LIMIT:
             msg = f"the tags of the image and its volumes would take {size} bytes, and {TAGS_LIMIT} are the limit"
             raise AttributesTooLong(msg)

@@ -446,6 +446,6 @@ class Image(ABC):
         """Set, add or remove an image's tags; with none given, and nothing else said, it has none afterwards.
 
         They stay with the image through snapshots and moves, and mean nothing to the service or to oVirt; lists can
-        be filtered by them.  All tags of an image and its volumes take at most 4096 bytes.  It may be in use.  The
+        be filtered by them.  All tags of an image and its volumes take at most 1536 bytes.  It may be in use.  The
         commit point is the replacing of the image's attributes.
         """
