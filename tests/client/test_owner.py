@@ -59,7 +59,7 @@ def until(condition: Callable[[], object]) -> bool:
 
 def domain_of(client: Client) -> DomainId:
     for task in client.task.list().items:
-        client.wait(task, timeout=PATIENCE)
+        client.task.wait(task=task.id, timeout=PATIENCE)
     return client.domain.list().items[0].id
 
 
