@@ -192,10 +192,7 @@ class TaskManager:
         return found.info
 
     def stop(self, task: TaskId, viewer: OwnerKey | None = None, *, why: ApiError | None = None) -> TaskInfo[Any]:
-        """Ask a task to stop; one that is queued has stopped when this returns.
-
-        ``why``: what it ends with then, if nobody wants it more than who gives no reason.
-        """
+        """Ask a task to stop; a queued one has stopped when this returns.  Whoever says no ``why`` overrules one."""
         found = self._find(task, viewer)
         with self.changed:
             if found.info.state in ENDED:

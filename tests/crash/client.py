@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -37,5 +38,6 @@ def main(arguments: Sequence[str]) -> None:
         assert asked is not None, "an operation that clients own makes a task"
         return asked
 
-    with TaskOwner(lambda: connect(f"unix:{home}/run/hsm.sock"), owner) as owning:
+    # What the repeated call may answer, since the thing is gone and the service has forgotten by what.
+    with suppress(*operation.gone), TaskOwner(lambda: connect(f"unix:{home}/run/hsm.sock"), owner) as owning:
         owning.run(ask, TaskId(uuid.UUID(task)), PATIENCE)

@@ -40,6 +40,7 @@ OWNED = (
     "raw volume resized",
     "qcow2 volume resized",
     "domain created",
+    "domain formatted",
 )
 """The operations of the table that a client owns here, by name."""
 

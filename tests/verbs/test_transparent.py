@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hsm import services
 from hsm.app import App
 from hsm.operations.base import lock_domain
 from libvdsm.api import VERBS
@@ -173,6 +174,12 @@ def test_what_a_forgotten_task_has_made_is_not_made_again(app: App, client: Clie
     assert len(client.image.list().items) == 3
     other = owner(app, "another")
     assert other.wait(create(other, task, domain), timeout=20).id not in made
+
+
+def test_services_choose_ids_in_one_place() -> None:
+    """``Service.new_id``, which derives them from the task's: chosen at random, a repeated call would make another."""
+    folder = Path(services.__file__).parent
+    assert {file.name for file in folder.glob("*.py") if "uuid4" in file.read_text()} == {"base.py", "session.py"}
 
 
 # ---- who sees them

@@ -59,6 +59,7 @@ json_calls = st.builds(
     wants_reply=st.booleans(),
     session=st.none() | texts,
     request=st.none() | texts,
+    task=st.none() | texts,
 )
 json_replies = replies(texts, json_ids)
 xml_calls = st.builds(Call, verb=words, params=members(xml_texts))
