@@ -16,8 +16,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from libvdsm.log import Log
@@ -102,6 +103,18 @@ class Runner:
             text = "; ".join(said)[-2000:] or f"ended with status {status}"
             raise CommandError(os.path.basename(argv[0]), text, status)
         return output
+
+    @contextmanager
+    def alongside(
+        self, argv: Sequence[str], name: str, *, descriptors: Sequence[int] = ()
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A program that runs beside its user, and is gone when this is left.  ``name``: what becomes of it."""
+        process = self.start(argv, descriptors=descriptors)
+        self._running[process.pid] = Running(process.pid, name)
+        try:
+            yield process
+        finally:
+            self._end(process)
 
     def start(
         self, argv: Sequence[str], *, descriptors: Sequence[int] = (), stdin: bytes = b"", tied: bool = True

@@ -10,8 +10,9 @@ import msgspec
 from hsm.operations.base import BaseOperation, Context, OperationFactory
 from hsm.operations.changes import MakeTemplate, Resize, SetDescription, SetLegality
 from hsm.operations.checking import CheckDomain
+from hsm.operations.checksums import ChecksumImage
 from hsm.operations.collecting import CollectGarbage
-from hsm.operations.copying import CopyTemplate, ExportImage, ImportImage
+from hsm.operations.copies import CopyImage, CopyTemplate, CopyVolume
 from hsm.operations.creation import Clone, CreateImage, Snapshot, create_volume
 from hsm.operations.deletion import DeleteImage, DeleteVolume
 from hsm.operations.domains import (
@@ -21,6 +22,9 @@ from hsm.operations.domains import (
     FormatDomain,
     SetDomainDescription,
 )
+from hsm.operations.exporting import ExportImage
+from hsm.operations.importing import ImportImage
+from hsm.operations.moving import MoveImage
 from hsm.operations.shrinking import ShrinkingResize
 from libvdsm.api import VERBS
 
@@ -50,11 +54,15 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.import": ImportImage,
     "Image.export": ExportImage,
     "Image.delete": DeleteImage,
+    "Image.copy": CopyImage,
+    "Image.move": MoveImage,
+    "Image.checksum": ChecksumImage,
     "Volume.create": create_volume,
     "Volume.resize": resize,
     "Volume.setDescription": SetDescription,
     "Volume.setLegality": SetLegality,
     "Volume.delete": DeleteVolume,
+    "Volume.copy": CopyVolume,
 }
 
 

@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from hsm.domains.base import Domain, Held, LeaseBusy, Wanted
-from hsm.formats.attributes import AnyIntent, Shrink
-from hsm.operations import shrinking
+from hsm.formats.attributes import AnyIntent, Move, Shrink
+from hsm.operations import moving, shrinking
 from hsm.operations.base import Context, lock_image, storage_errors
 from hsm.tasks.manager import Job
 from libvdsm.api.types import ImageId
@@ -28,7 +28,7 @@ log = Log("hsm.intents")
 Finish = Callable[[Context, Job, Domain, ImageId, Held], None]
 """Does what is left of an intent's work, and takes the intent away.  The leases are held already."""
 
-FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType({Shrink: shrinking.finish})
+FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType({Shrink: shrinking.finish, Move: moving.finish})
 
 
 def finish(context: Context, job: Job, domain: Domain, image: ImageId) -> bool:

@@ -8,10 +8,12 @@ import os
 import uuid
 from contextlib import suppress
 
-from hsm.operations import chains, copying, describe, use
+from hsm.operations import chains, describe, use
 from hsm.operations.base import lock_domain, lock_image, storage_errors
+from hsm.operations.outside import own_file
 from hsm.paging import page
-from hsm.services.base import Service, fitting
+from hsm.services.base import fitting
+from hsm.services.image_copies import ImageCopyService
 from hsm.tools.opener import open_for
 from libvdsm.api.errors import (
     DomainDamaged,
@@ -43,7 +45,7 @@ def _image(given: ImageId | None) -> ImageId:
     return given or ImageId(uuid.uuid4())
 
 
-class ImageService(Service, Image):
+class ImageService(ImageCopyService, Image):
     def _volume(self, domain: DomainId, image: ImageId, given: VolumeId | None) -> VolumeId:
         """The id of a new volume; one that was given is no other image's."""
         if given is None:
@@ -232,7 +234,7 @@ class ImageService(Service, Image):
             name = "target" if write else "source"
             raise InvalidParameter(verb=verb, reason=f"give either {name}, an open file, or path")
         if descriptor is not None:
-            return copying.own_file(descriptor, write=write)
+            return own_file(descriptor, write=write)
         connection = self.caller.connection
         if connection.uid is None:
             raise NotSupported(reason="over TCP no file of this host can be opened: nobody knows with whose rights")
@@ -242,7 +244,7 @@ class ImageService(Service, Image):
         except OSError as error:
             raise FileNotUsable(reason=f"{path}: {error.strerror or error}") from None
         try:
-            return copying.own_file(opened, write=write)
+            return own_file(opened, write=write)
         finally:
             os.close(opened)
 
