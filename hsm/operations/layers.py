@@ -23,8 +23,6 @@ from hsm.operations.reading import readable_chain
 from libvdsm.api.errors import InvalidParameter, NeedsCollapse, NotSupported
 from libvdsm.api.types import Allocation, DomainId, ImageId, Legality, VolumeFormat, VolumeId, VolumeRole
 
-_SECTOR = 512
-
 
 @dataclass(frozen=True)
 class Form:
@@ -197,8 +195,7 @@ def _beginning(
 ) -> tuple[int, list[tuple[int, bytes]]]:
     """The length of a new volume's file, and what is in it before it is filled."""
     if same:
-        # A qcow2 file may end anywhere; the tools copy whole sectors.
-        return -(-source.length // _SECTOR) * _SECTOR, []
+        return source.length, []
     if metadata.format is VolumeFormat.RAW:
         return metadata.capacity, []
     if metadata.capacity > qcow2.max_capacity():

@@ -75,7 +75,7 @@ def blocks(extents: Iterable[tuple[int, bool]], capacity: int, block_size: int) 
         yield offset, end - offset, zeros
 
 
-def _hash(data: Data) -> hashlib._Hash:
+def _hash(data: Data) -> hashlib.blake2b:
     return hashlib.blake2b(data, digest_size=_DIGEST_SIZE)
 
 

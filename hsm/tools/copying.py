@@ -83,6 +83,7 @@ class Copier:
     ) -> None:
         """Copy what a guest sees; with ``backing`` (path and format) only what the source's own layer holds."""
         direct = takes_direct(target)
+        length = os.stat(target).st_size
         self._tool.convert(
             source,
             target,
@@ -94,3 +95,6 @@ class Copier:
             stop=course.stop,
             more=Options(backing=backing, compress=compress, rate=course.rate, parallel=direct),
         )
+        if target_format == "raw" and os.stat(target).st_size > length:
+            # Past the page cache the tool writes whole blocks of the storage, the last one beyond the end.
+            os.truncate(target, length)

@@ -25,7 +25,7 @@ from libvdsm.run import CommandError, CommandStopped, Runner
 _PROGRAM = "qemu-nbd"
 _LISTENING = 3
 """Where the program expects the socket; descriptors that it only carries are moved out of the way."""
-_ACTIVATED = f'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" {_LISTENING}<&"$0"'
+_ACTIVATED = f'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" {_LISTENING}<&0 0</dev/null'
 _AT_ONCE = 2**31
 """Bytes that are asked about at once; less than the protocol's 32 bits hold."""
 _GRACE = 5.0
@@ -51,11 +51,9 @@ class QemuNbd:
         listening, client = _connected()
         carried = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _LISTENING + 1) for number in descriptors]
         try:
-            argv = ["/bin/sh", "-c", _ACTIVATED, str(listening.fileno()), _PROGRAM, "-r", "-e", "1"]
+            argv = ["/bin/sh", "-c", _ACTIVATED, "sh", _PROGRAM, "-r", "-e", "1", source.direct_argument]
             until = time.monotonic() + self._deadline
-            with self._runner.alongside(
-                [*argv, source.direct_argument], _PROGRAM, descriptors=[*carried, listening.fileno()]
-            ) as program:
+            with self._runner.alongside(argv, _PROGRAM, descriptors=carried, stdin=listening.fileno()) as program:
                 listening.close()
                 with NbdDisk(client, program, stop, until) as disk:
                     yield disk
@@ -68,21 +66,17 @@ class QemuNbd:
 
 def _connected() -> tuple[socket.socket, socket.socket]:
     """A listening socket without a name any more, and one that is connected to it."""
-    listening = socket.socket(socket.AF_UNIX)
-    client = socket.socket(socket.AF_UNIX)
+    listening, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
     try:
         with tempfile.TemporaryDirectory(prefix="hsm-nbd-") as folder:
             listening.bind(f"{folder}/socket")
             listening.listen(1)
             client.connect(f"{folder}/socket")
-        # The program expects it in a place of its own, above all that the shell has.
-        moved = socket.socket(fileno=fcntl.fcntl(listening.fileno(), fcntl.F_DUPFD_CLOEXEC, _LISTENING + 1))
     except BaseException:
+        listening.close()
         client.close()
         raise
-    finally:
-        listening.close()
-    return moved, client
+    return listening, client
 
 
 class NbdDisk:
@@ -97,7 +91,7 @@ class NbdDisk:
         self._stop = stop
         self._until = until
         self._program = program
-        self._handle = nbd.NBD()
+        self._handle: Any = nbd.NBD()
         self._handle.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
         self._socket = connected
 
@@ -110,7 +104,8 @@ class NbdDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.close()
+        # Its last reference: the connection is closed, and what was on its way is given up.
+        self._handle = None
 
     def extents(self) -> Iterator[tuple[int, bool]]:
         offset = 0
