@@ -48,7 +48,7 @@ from libvdsm.log import Log
 log = Log("hsm.moving")
 
 
-def finish(context: Context, job: Job, domain: Domain, image: ImageId, _held: Held) -> None:
+def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Held) -> None:
     """Do what is left of an interrupted move: the source goes, or stays as if nothing had been.
 
     The source's leases are held, exclusively, so nobody is at work on it any more.
@@ -57,7 +57,7 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, _held: He
     intent = record.attributes.intent
     assert isinstance(intent, Move)
     if _arrived(context, record, DomainId(intent.to)):
-        depart(context, job, domain, image)
+        depart(context, job, domain, image, held)
     else:
         withdraw(context, domain, image)
 
@@ -74,12 +74,14 @@ def _arrived(context: Context, record: ImageRecord, to: DomainId) -> bool:
     return {volume.id for volume in record.own} <= found.volumes.keys()
 
 
-def depart(context: Context, job: Job, domain: Domain, image: ImageId) -> None:
-    """The source goes; the image is on the target."""
-    job.progress("giving space back")
+def depart(context: Context, job: Job, domain: Domain, image: ImageId, held: Held) -> None:
+    """The source goes, and its leases are let go of; the image is on the target."""
     with domain_lease(context, domain):
         left = domain.unpublish_image(image, wipe=False)
     context.events.emit(ImageDeleted(domain=domain.id, image=image))
+    job.progress("giving space back")
+    # Of garbage the leases are free.
+    held.release()
     give_back(domain, left)
 
 
@@ -175,7 +177,7 @@ class MoveImage(BaseOperation):
         except BaseException:
             self._after_failure(job, source, held)
             raise
-        depart(self.context, job, source, image)
+        depart(self.context, job, source, image, held)
         return checksum
 
     def _refuse(self, source: Domain, target: Domain, record: ImageRecord, ids: list[VolumeId]) -> None:

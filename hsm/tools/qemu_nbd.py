@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from hsm.tools.qemu_img import Source
@@ -153,14 +153,14 @@ class NbdDisk:
         try:
             yield
         except self._nbd.Error as error:
-            raise CommandError(_PROGRAM, self._last_words() or error.string) from None
+            raise CommandError(_PROGRAM, self._words() or error.string) from None
 
-    def _last_words(self) -> str:
-        """What the program said, if it is gone."""
-        if self._handle.aio_is_ready() or self._program.stderr is None:
-            return ""
-        try:
-            self._program.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            return ""
-        return "; ".join(self._program.stderr.read().decode(errors="replace").splitlines())[-2000:]
+    def _words(self) -> str:
+        """What the program has said by now; it may be about to end, or go on."""
+        said = self._program.stderr
+        assert said is not None
+        if not self._handle.aio_is_ready():
+            with suppress(subprocess.TimeoutExpired):
+                self._program.wait(_GRACE)
+        os.set_blocking(said.fileno(), False)
+        return "; ".join((said.read() or b"").decode(errors="replace").splitlines())[-2000:]

@@ -19,6 +19,7 @@ from libvdsm.api.types import (
 )
 from tests.crash import proofs
 from tests.crash.contents import digest_of, digest_of_zeros
+from tests.crash.copies import COPIES
 from tests.crash.fixture import (
     CHAIN,
     CLONE,
@@ -330,4 +331,5 @@ OPERATIONS = [
     ),
     Operation("task cleared", "Task.clear", _clear, proofs.same, arrange=_an_ended_task, gone=(NoSuchTask,)),
     Operation("session opened", "Session.open", _open_session, proofs.same),
+    *COPIES,
 ]

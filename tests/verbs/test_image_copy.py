@@ -25,11 +25,9 @@ from libvdsm.api.errors import (
     TaskStopped,
     TemplateMissing,
     ToolFailed,
-    VolumeDamaged,
     VolumeExists,
     VolumeIllegal,
 )
-from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import (
     Allocation,
     DomainId,
@@ -37,10 +35,10 @@ from libvdsm.api.types import (
     ImageInfo,
     VolumeFormat,
     VolumeId,
-    VolumeRole,
 )
 from tests.domains.tree import fingerprint
 from tests.formats import qemu
+from tests.verbs.copies import copy, healthy, path_of, seen
 from tests.verbs.provoked import provokes
 from tests.verbs.scene import MIB, Scene, raised
 
@@ -50,49 +48,6 @@ VERB = "Image.copy"
 @pytest.fixture
 def tmp_path(in_memory: Path) -> Path:
     return in_memory
-
-
-@pytest.fixture
-def other(scene: Scene, tmp_path: Path) -> DomainId:
-    """Another domain."""
-    (tmp_path / "other").mkdir()
-    return scene.wait(scene.client.domain.create(name="other", path=str(tmp_path / "other"))).id
-
-
-@pytest.fixture
-def chain(scene: Scene) -> ImageInfo:
-    """4 MiB in three volumes, the base raw: each has a MiB of its own, and the newest hides half of the first."""
-    image = scene.raw(4 * MIB, name="web01", description="the shop")
-    qemu.write(scene.data(image), "raw", 0x11, 0, MIB)
-    image = scene.snapshot(image, name="first")
-    qemu.write(scene.data(image), "qcow2", 0x22, MIB, MIB)
-    image = scene.snapshot(image, name="second")
-    qemu.write(scene.data(image), "qcow2", 0x33, 2 * MIB, MIB)
-    qemu.write(scene.data(image), "qcow2", 0x44, 0, MIB // 2)
-    return scene.look(image)
-
-
-def copy(scene: Scene, image: ImageInfo | ImageId, **params: Any) -> CopyInfo:
-    id_ = image if isinstance(image, uuid.UUID) else image.id
-    return scene.wait(scene.client.image.copy(domain=scene.domain, image=id_, **params))
-
-
-def path_of(scene: Scene, image: ImageInfo, volume: VolumeId | None = None) -> Path:
-    """A volume's file, on whichever domain."""
-    root = Path(scene.app.context.registry.find(image.domain).path)
-    return root / str(image.domain) / "images" / str(image.id) / str(volume or image.leaf)
-
-
-def seen(scene: Scene, image: ImageInfo, volume: VolumeId | None = None) -> bytes:
-    """What a guest sees."""
-    volumes = {info.id: info for info in image.chain or []}
-    return qemu.content(path_of(scene, image, volume), volumes[volume or image.leaf].format.value)
-
-
-def healthy(scene: Scene, *domains: DomainId) -> None:
-    for domain in (scene.domain, *domains):
-        assert scene.wait(scene.client.domain.check(domain=domain, deep=True)).problems == []
-        assert scene.client.domain.get_stats(domain=domain).garbage == 0
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
@@ -210,7 +165,8 @@ def test_a_layer_that_grew_and_one_that_hides_with_zeros_stay_what_they_are(scen
     qemu.image_tool("resize", "-q", "-f", "qcow2", scene.data(image), str(6 * MIB))
     scene.edit(image, CAP=str(6 * MIB))
     subject = scene.look(image)
-    os.system(f"qemu-io -f qcow2 -c 'write -q -z 1M 1M' -c 'write -q -P 7 5M 64k' {scene.data(image)}")  # noqa: S605
+    qemu.write(scene.data(image), "qcow2", 7, 5 * MIB)
+    qemu.zero(scene.data(image), "qcow2", MIB, MIB)
     for params in ({}, {"cluster_size": 4096}, {"compress": True}, {"collapse": True}):
         made = copy(scene, subject, **params).image
         assert seen(scene, made) == seen(scene, subject)
@@ -346,9 +302,14 @@ def test_a_server_that_copies_is_asked_to(scene: Scene, monkeypatch: pytest.Monk
     """Where the file system is one whose server copies; this one's kernel does the same."""
     monkeypatch.setattr(offload, "reflink", lambda *_: False)
     monkeypatch.setattr(offload, "is_by_server", lambda _: True)
-    calls = []
+    calls: list[tuple[int, ...]] = []
     real = os.copy_file_range
-    monkeypatch.setattr(os, "copy_file_range", lambda *args: calls.append(args) or real(*args))
+
+    def ask(*given: int) -> int:
+        calls.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(os, "copy_file_range", ask)
     image = scene.image(4 * MIB)
     qemu.write(scene.data(image), "qcow2", 0x11, MIB, MIB)
     made = copy(scene, image).image
