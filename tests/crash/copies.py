@@ -8,7 +8,7 @@ from typing import Any
 
 from libvdsm.api.types import Allocation, DomainId, ImageId, TaskState, VolumeFormat, VolumeId
 from tests.crash import proofs
-from tests.crash.fixture import CHAIN, CLONE, DISK, MAIN, NEW, NEW_VOLUME, RAW, SPARE, TEMPLATE, volume
+from tests.crash.fixture import CHAIN, CLONE, DISK, MAIN, NEW, NEW_VOLUME, RAW, SPARE, volume
 from tests.crash.hsmd import ENDED
 from tests.crash.operation import Operation, Task, World
 
@@ -26,11 +26,6 @@ def _chain(**params: Any) -> Callable[[World], Task]:
 
 def _move(image: ImageId, **params: Any) -> Callable[[World], Task]:
     return lambda world: world.client.image.move(domain=MAIN, image=image, to=SPARE, **params)
-
-
-def _template_there(world: World) -> None:
-    """The template of the clone is on the other domain, too."""
-    world.service.wait(world.client.image.copy(domain=MAIN, image=TEMPLATE, to=SPARE))
 
 
 def _copied(image: ImageId, old: VolumeId, to: DomainId = MAIN) -> proofs.Proof:
@@ -76,7 +71,6 @@ COPIES = [
         "Image.copy",
         _copy(CLONE, [NEW_VOLUME], to=SPARE),
         _copied(CLONE, volume("clone"), SPARE),
-        arrange=_template_there,
     ),
     Operation(
         "raw image copied into preallocated space",
@@ -96,7 +90,6 @@ COPIES = [
         "Image.move",
         _move(CLONE),
         proofs.moved(CLONE, SPARE),
-        arrange=_template_there,
         halfway=CLONE,
     ),
     Operation(
