@@ -16,8 +16,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from libvdsm.log import Log
@@ -103,10 +104,25 @@ class Runner:
             raise CommandError(os.path.basename(argv[0]), text, status)
         return output
 
+    @contextmanager
+    def alongside(
+        self, argv: Sequence[str], name: str, *, descriptors: Sequence[int] = (), stdin: bytes | int = b""
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A program that runs beside its user, and is gone when this is left.  ``name``: what becomes of it."""
+        process = self.start(argv, descriptors=descriptors, stdin=stdin)
+        self._running[process.pid] = Running(process.pid, name)
+        try:
+            yield process
+        finally:
+            self._end(process)
+
     def start(
-        self, argv: Sequence[str], *, descriptors: Sequence[int] = (), stdin: bytes = b"", tied: bool = True
+        self, argv: Sequence[str], *, descriptors: Sequence[int] = (), stdin: bytes | int = b"", tied: bool = True
     ) -> subprocess.Popen[bytes]:
-        """Start a program and do not wait for it.  ``tied``: it is killed when this process ends."""
+        """Start a program and do not wait for it.  ``tied``: it is killed when this process ends.
+
+        ``stdin``: what it finds there, or an open file.
+        """
         command = list(argv)
         if tied and self._setpriv:
             tie = [self._setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _ONLY_IF_TIED, str(os.getpid())]
@@ -115,7 +131,7 @@ class Runner:
         def begin() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 command,
-                stdin=source,
+                stdin=source if isinstance(stdin, bytes) else stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=tuple(descriptors),
@@ -126,8 +142,9 @@ class Runner:
         try:
             # A file and no pipe: a program that reads little of it, or late, holds nobody up.
             with os.fdopen(os.memfd_create("stdin"), "r+b") as source:
-                source.write(stdin)
-                source.seek(0)
+                if isinstance(stdin, bytes):
+                    source.write(stdin)
+                    source.seek(0)
                 self._requests.put((begin, answer))
                 process = answer.result()
         except (OSError, ValueError) as error:

@@ -219,3 +219,12 @@ class LeaseContract(Contract):
         assert not is_free(other, shared(new)), "letting go of the domain's lease lets go of nothing else"
         held.release()
         assert is_free(other, exclusive(new))
+
+    def test_what_was_let_go_of_stays_so(self, domain: Domain, other: Domain) -> None:
+        new = make(domain, new_raw())
+        held = domain.acquire(exclusive(new))
+        held.release()
+        again = other.acquire(exclusive(new))
+        held.release()
+        assert not is_free(domain, shared(new))
+        again.release()

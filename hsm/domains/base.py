@@ -80,7 +80,7 @@ class Held(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Let go.  Only after every carrier was waited for."""
+        """Let go, once and for all.  Only after every carrier was waited for."""
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 _MODE = 0o660
@@ -65,6 +65,17 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
+
+
+def write_into(path: str, change: Callable[[bytes], Sequence[tuple[int, bytes]]], length: int) -> None:
+    """Change a file as its first ``length`` bytes say."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for offset, data in change(os.pread(descriptor, length, 0)):
+            write_at(descriptor, data, offset)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def extend(path: str, length: int, *, allocate: bool) -> None:

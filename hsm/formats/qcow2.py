@@ -20,6 +20,7 @@ READ = 4096
 
 _V2 = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
+_NAME_LENGTH_AT = 16
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
 _DATA_FILE = 0x44415441
@@ -102,6 +103,19 @@ def _extensions(start: bytes, offset: int, end: int) -> tuple[str | None, bool]:
         data_file = data_file or kind == _DATA_FILE
         offset += (length + 7) & ~7
     return backing_format, data_file
+
+
+def renamed(start: bytes, name: str) -> list[tuple[int, bytes]]:
+    """(offset, bytes) to write into a file that begins so, for it to stand on ``name`` from then on.
+
+    Nothing else moves, so the new name is not longer than the old one.
+    """
+    _, _, name_at, name_length = _V2.unpack_from(start)[:4]
+    text = name.encode()
+    if not name_at or len(text) > name_length:
+        msg = f"no room for the backing file's name {name!r}"
+        raise BadHeader(msg)
+    return [(name_at, text.ljust(name_length, b"\0")), (_NAME_LENGTH_AT, struct.pack(">I", len(text)))]
 
 
 def max_capacity() -> int:

@@ -10,8 +10,9 @@ import msgspec
 from hsm.operations.base import BaseOperation, Context, OperationFactory
 from hsm.operations.changes import MakeTemplate, Resize, SetDescription, SetLegality
 from hsm.operations.checking import CheckDomain
+from hsm.operations.checksums import ChecksumImage
 from hsm.operations.collecting import CollectGarbage
-from hsm.operations.copying import CopyTemplate, ExportImage, ImportImage
+from hsm.operations.copies import CopyImage, CopyTemplate, CopyVolume
 from hsm.operations.creation import Clone, CreateImage, Snapshot, create_volume
 from hsm.operations.deletion import DeleteImage, DeleteVolume
 from hsm.operations.domains import (
@@ -21,7 +22,10 @@ from hsm.operations.domains import (
     FormatDomain,
     SetDomainDescription,
 )
+from hsm.operations.exporting import ExportImage
 from hsm.operations.groups import DeleteImages, SnapshotImages
+from hsm.operations.importing import ImportImage
+from hsm.operations.moving import MoveImage
 from hsm.operations.shrinking import ShrinkingResize
 from hsm.operations.tagging import TagImage, TagVolume
 from libvdsm.api import VERBS
@@ -54,6 +58,9 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.delete": DeleteImage,
     "Image.snapshotMany": SnapshotImages,
     "Image.deleteMany": DeleteImages,
+    "Image.copy": CopyImage,
+    "Image.move": MoveImage,
+    "Image.checksum": ChecksumImage,
     "Volume.create": create_volume,
     "Volume.resize": resize,
     "Volume.setDescription": SetDescription,
@@ -61,6 +68,7 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Volume.delete": DeleteVolume,
     "Image.setTags": TagImage,
     "Volume.setTags": TagVolume,
+    "Volume.copy": CopyVolume,
 }
 
 

@@ -147,9 +147,11 @@ def strayed(domain: Domain, volume: VolumeRecord) -> tuple[str, str] | None:
     return None
 
 
-def usable(domain: Domain, record: ImageRecord, chain: list[VolumeRecord], growing_to: int = 0) -> None:
+def usable(
+    domain: Domain, record: ImageRecord, chain: list[VolumeRecord], growing_to: int = 0, mine: Intent | None = None
+) -> None:
     """Nothing of an image is unfinished, and no volume of a chain of it illegal, of the wrong size, or from elsewhere."""
-    settled(record)
+    settled(record, mine)
     for volume in chain:
         if volume.metadata.legality is not Legality.LEGAL:
             raise VolumeIllegal(volume=volume.id)

@@ -1,332 +1,216 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data into and out of a domain: import, export, and a template made from a copy.
+"""The work of a copy or a move: from an image that is leased for it to a published image elsewhere.
 
-An import is a creation that takes long: its volume is published when all its data is on stable storage, and after a
-crash before that it is garbage.  A copy's source is leased for reading, and the program that reads carries the lease.
+Every decision is made from what is on storage at that time: ``again`` reads the source anew, and is asked before the
+copy is begun and before it is published.  The template that a clone's copy stands on is leased on the target's side,
+so that nobody deletes it meanwhile.  Every program carries all leases: the source's, the template's, and those of all
+new volumes.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
-from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
-from hsm.formats import description
-from hsm.operations import chains, describe
-from hsm.operations.base import (
-    BaseOperation,
-    Context,
-    lock_domain,
-    lock_image,
-    storage_errors,
-)
-from hsm.operations.creation import CreateImage, absent
-from hsm.operations.making import (
-    Plan,
-    empty_data,
-    make_volume,
-    plan_volume,
-    qemu_img,
-    round_up,
-)
-from hsm.tasks.locks import Locks
-from hsm.tasks.manager import Job, Objects
-from hsm.tools import inspection
+from hsm.domains import durable
+from hsm.domains.base import Domain, Held, Wanted
+from hsm.formats import qcow2
+from hsm.operations import chains, checksums
+from hsm.operations.base import Context, storage_errors
+from hsm.operations.chain_making import Chain, make_chain, nothing_more
+from hsm.operations.creation import absent
+from hsm.operations.filling import Meter
+from hsm.operations.layers import Layer, Selection, attributes_of
+from hsm.operations.making import empty_data, qemu_img
+from hsm.tasks.manager import Job
+from hsm.tools.copying import Copier
 from hsm.tools.qemu_img import Source
-from libvdsm.api.errors import (
-    CannotShrink,
-    DamagedImage,
-    FileNotUsable,
-    FormatMismatch,
-    NoSuchVolume,
-    UnsafeImage,
-    UnsupportedImage,
-)
-from libvdsm.api.image import ExportInfo
-from libvdsm.api.types import (
-    Allocation,
-    FileFormat,
-    ImageInfo,
-    VolumeFormat,
-    VolumeId,
-    VolumeRole,
-)
+from libvdsm.api.errors import ChecksumMismatch, InvalidParameter, NotTemplate, TemplateMissing
+from libvdsm.api.image_copies import ChecksumInfo
+from libvdsm.api.types import Allocation, ImageId, VolumeFormat, VolumeId, VolumeRole
+from libvdsm.log import Log
 
-_CHUNK = 4 * 2**20
+log = Log("hsm.copying")
 
 
-class ImportImage(CreateImage):
-    """Image.import.  ``params.source`` is an open file of ours, closed at the end."""
+@dataclass(frozen=True)
+class Wish:
+    """How a copy is to be made.  ``rate`` in bytes a second; ``checksum``: both sides are read and compared."""
 
-    def close(self) -> None:
-        if self.params.source is not None:
-            os.close(self.params.source)
+    rate: int | None
+    checksum: bool
 
-    def difference(self, volume: VolumeRecord) -> str | None:
-        if self.params.format is not volume.metadata.format:
-            return f"its format is {volume.metadata.format.value}"
-        if self.params.capacity and round_up(self.params.capacity) != volume.metadata.capacity:
-            return f"it has {volume.metadata.capacity} bytes"
-        return None
 
-    def run(self, job: Job) -> Any:
-        job.progress("looking at the file")
-        domain = self.domain()
-        with storage_errors(self.context, self.domain_id, self.image_id), ExitStack() as stack:
-            found = _inspect(self.context, self.params.source, self.params.source_format)
-            source = stack.enter_context(self._readable(job, found.format))
-            if source != self.params.source:
-                found = _inspect(self.context, source, FileFormat(found.format))
-            capacity = round_up(self.params.capacity or found.capacity)
-            if capacity < found.capacity:
-                raise CannotShrink(volume=self.volume_id, capacity=found.capacity)
-            outside = Source(f"/dev/fd/{source}", found.format, alone=True)
-            fill = copying(job, self.context, domain, outside, capacity, (source,))
-            make_volume(job, self.context, domain, lambda: self._plan(domain, capacity), fill, slow=True)
-            return self.result(domain, chains.image_of(domain, self.image_id))
+class Copying:
+    """One copy or move.  ``lay_out`` says what is made of a selection; ``ids`` are those of the new volumes."""
 
-    def _plan(self, domain: Domain, capacity: int) -> Plan:
-        absent(domain, self.image_id)
-        return plan_volume(
-            domain=domain.id,
-            image=self.image_id,
-            volume=self.volume_id,
-            capacity=max(capacity, 512),
-            format_=self.params.format,
-            allocation=self.params.allocation,
-            description=description.write(name=self.params.name, description=self.params.description),
-        )
+    def __init__(
+        self,
+        context: Context,
+        source: Domain,
+        target: Domain,
+        again: Callable[[], Selection],
+        lay_out: Callable[[Selection], list[Layer]],
+        ids: list[VolumeId],
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._target = target
+        self._again = again
+        self._lay_out = lay_out
+        self._ids = ids
 
-    @contextmanager
-    def _readable(self, job: Job, found: str) -> Iterator[int]:
-        """The file as the copying tool may open it: itself, or a private copy.
+    def run(self, job: Job, held: Held, wish: Wish, ready: Callable[[], None] = nothing_more) -> ChecksumInfo | None:
+        """Make the copy under the source's leases: its checksum, if that was wanted."""
+        selection = self._again()
+        checksum: list[ChecksumInfo] = []
+        with ExitStack() as leases:
+            carried = (*held.descriptors, *self._lease_template(selection, leases))
 
-        A file whose format can refer to others is only as good as its last inspection while somebody else can still
-        write it; and a descriptor of a file that this service may not open itself cannot be handed on by its name.
-        """
-        source = self.params.source
-        if _can_reopen(source) and (found == "raw" or _only_ours(source)):
-            yield source
+            def fill(_: Chain, made: list[Held]) -> None:
+                layers = self._layers(selection)
+                descriptors = (*carried, *(number for one in made for number in one.descriptors))
+                work = _Filling(self._context, job, self._source, self._target, descriptors)
+                checksum.extend(work.fill(selection, layers, made, wish))
+
+            make_chain(job, self._context, self._target, self._decide, fill, ready=ready)
+        return checksum[0] if checksum else None
+
+    def _layers(self, selection: Selection) -> list[Layer]:
+        if len(selection.volumes) != len(self._ids):
+            reason = f"{len(self._ids)} volumes were to be made, and there are {len(selection.volumes)} to copy"
+            raise InvalidParameter(verb="volumes", reason=reason)
+        return self._lay_out(selection)
+
+    def _decide(self) -> Chain:
+        """Under the target's lease."""
+        selection = self._again()
+        layers = self._layers(selection)
+        absent(self._target, layers[0].plan.new.image)
+        self._prove_template(selection)
+        return Chain([layer.plan for layer in layers], attributes_of(selection, self._ids))
+
+    def _lease_template(self, selection: Selection, leases: ExitStack) -> tuple[int, ...]:
+        if selection.template is None:
+            return ()
+        self._prove_template(selection)
+        home = ImageId(selection.template.metadata.image)
+        with storage_errors(self._context, self._target.id, home):
+            held = self._target.acquire([Wanted(selection.template.id, home, shared=True)])
+        leases.callback(held.release)
+        return held.descriptors
+
+    def _prove_template(self, selection: Selection) -> None:
+        """The target has the template, with the same volume."""
+        if selection.template is None:
             return
-        with tempfile.TemporaryFile(dir=self.context.config.service.state_dir) as private:
-            _copy(source, private.fileno(), job)
-            yield private.fileno()
+        template, home = selection.template, ImageId(selection.template.metadata.image)
+        record = self._target.image(home)
+        found = record.volumes.get(template.id) if record and record.published else None
+        if record is None or found is None:
+            raise TemplateMissing(image=selection.record.id, base=home, volume=template.id, domain=self._target.id)
+        if found.metadata.role is not VolumeRole.TEMPLATE:
+            raise NotTemplate(image=home)
+        chains.usable(self._target, record, chains.chain_of(record, found))
 
 
-def _can_reopen(descriptor: int) -> bool:
-    try:
-        os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
+class _Filling:
+    """The data of all layers, and their checksum."""
 
+    def __init__(
+        self, context: Context, job: Job, source: Domain, target: Domain, descriptors: tuple[int, ...]
+    ) -> None:
+        self._context = context
+        self._job = job
+        self._source = source
+        self._target = target
+        self._descriptors = descriptors
+        self._copier = Copier(qemu_img(context))
 
-def _only_ours(descriptor: int) -> bool:
-    """Whether nobody but this service's user and root can write the file."""
-    status = os.fstat(descriptor)
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+    def fill(self, selection: Selection, layers: list[Layer], made: list[Held], wish: Wish) -> list[ChecksumInfo]:
+        """All of it, stable when this returns; with a checksum if one is wanted."""
+        seen = selection.top.metadata.capacity
+        total = sum(layer.plan.metadata.capacity for layer in layers)
+        meter = Meter(self._job, total + (2 * seen if wish.checksum else 0))
+        for layer, own in zip(layers, made, strict=True):
+            self._layer(meter, layer, own, wish.rate)
+        for layer in layers:
+            self._job.check()
+            self._target.sync_data(layer.plan.new.image, layer.plan.new.volume)
+        return [self._verified(meter, selection, layers[-1])] if wish.checksum else []
 
-
-def _copy(source: int, target: int, job: Job) -> None:
-    """Copy the data of a file, leaving out its holes."""
-    end = os.fstat(source).st_size
-    os.ftruncate(target, end)
-    offset = 0
-    while offset < end:
-        job.check()
-        job.progress("taking a private copy", offset, end)
-        data = os.pread(source, _CHUNK, offset)
-        if not data:
+    def _layer(self, meter: Meter, layer: Layer, own: Held, rate: int | None) -> None:
+        new, was = layer.plan.new, layer.source
+        course = meter.course("copying", layer.plan.metadata.capacity, rate)
+        reading = self._source.data_path(was.folder, was.id)
+        writing = self._target.data_path(new.image, new.volume)
+        if layer.same:
+            self._target.make_data(new, [])
+            # Shared space has to be found when one of the two is written; what is preallocated has it already.
+            share = new.allocation is Allocation.SPARSE
+            way = self._copier.same(reading, writing, course, descriptors=self._descriptors, share=share)
+            log.debug("file copied", volume=new.volume, way=way.value)
+            self._name_backing(layer, writing)
             return
-        if data.count(0) != len(data):
-            os.pwrite(target, data, offset)
-        offset += len(data)
-
-
-def _inspect(context: Context, descriptor: int, declared: FileFormat | None) -> inspection.Inspected:
-    """Look at a file before any tool opens it; what is refused is a declared error."""
-    try:
-        return inspection.inspect(descriptor, declared.value if declared else None, runner=context.runner)
-    except inspection.Refused as refused:
-        raise _refusal(refused, declared) from None
-
-
-def _refusal(refused: inspection.Refused, declared: FileFormat | None) -> Exception:
-    kind = refused.kind
-    if kind in (inspection.Kind.BACKING_FILE, inspection.Kind.DATA_FILE, inspection.Kind.EXTENTS):
-        return UnsafeImage(kind=kind.value, reason=refused.detail)
-    if kind is inspection.Kind.FORMAT_MISMATCH:
-        said = declared.value if declared else "raw"
-        return FormatMismatch(declared=said, found=refused.found or "something else", reason=refused.detail)
-    if kind is inspection.Kind.DAMAGED:
-        return DamagedImage(reason=refused.detail)
-    return UnsupportedImage(reason=refused.detail)
-
-
-def copying(
-    job: Job, context: Context, domain: Domain, source: Source, capacity: int, descriptors: tuple[int, ...]
-) -> Callable[[Plan, Held], None]:
-    """Fills a volume from a source; the program that copies inherits ``descriptors`` and the new volume's lease."""
-    empty = empty_data(context, domain)
-
-    def fill(plan: Plan, held: Held) -> None:
-        job.progress("copying", 0, capacity)
-        empty(plan, held)
-        new = plan.new
-        qemu_img(context).convert(
-            source,
-            domain.data_path(new.image, new.volume),
+        self._begin(layer, own, writing)
+        self._copier.content(
+            Source(reading, was.metadata.format.value),
+            writing,
             new.format.value,
-            descriptors=(*descriptors, *held.descriptors),
-            direct=domain.capabilities.shared,
-            existing=True,
-            on_percent=lambda percent: job.progress("copying", int(capacity * percent / 100), capacity),
-            stop=job.stop_asked,
-        )
-        job.progress("writing to stable storage", capacity, capacity)
-        domain.sync_data(new.image, new.volume)
-
-    return fill
-
-
-def readable_chain(domain: Domain, record: ImageRecord, volume: VolumeId | None) -> list[VolumeRecord]:
-    """The chain below a volume, or below the leaf, fit to be read."""
-    top = chains.leaf_of(record) if volume is None else record.volumes.get(volume)
-    if top is None:
-        raise NoSuchVolume(domain=domain.id, volume=volume or VolumeId(record.id))
-    chain = chains.chain_of(record, top)
-    chains.usable(domain, record, chain)
-    return chain
-
-
-def lease_for_reading(domain: Domain, image: ImageRecord, chain: list[VolumeRecord]) -> Held:
-    """Shared leases of a whole chain."""
-    return domain.acquire([Wanted(volume.id, image.id, shared=True) for volume in chain])
-
-
-class CopyTemplate(CreateImage):
-    """Image.makeTemplate with a name: the image's present state as a new template of one volume."""
-
-    def __init__(self, context: Context, params: Any) -> None:
-        BaseOperation.__init__(self, context, params)
-        self.domain_id, self.image_id, self.volume_id = params.domain, params.id, params.volume
-
-    @property
-    def locks(self) -> Locks:
-        return (*super().locks, lock_image(self.domain_id, self.params.image, shared=True))
-
-    def difference(self, volume: VolumeRecord) -> str | None:
-        return None if volume.metadata.role is VolumeRole.TEMPLATE else "it is no template"
-
-    def run(self, job: Job) -> ImageInfo:
-        job.progress("copying")
-        domain = self.domain()
-        with storage_errors(self.context, self.domain_id, self.params.image), ExitStack() as leases:
-            record = chains.image_of(domain, self.params.image)
-            held = lease_for_reading(domain, record, readable_chain(domain, record, None))
-            leases.callback(held.release)
-            record = chains.image_of(domain, self.params.image)
-            leaf = readable_chain(domain, record, None)[0]
-            source = Source(domain.data_path(record.id, leaf.id), leaf.metadata.format.value)
-            capacity = leaf.metadata.capacity
-            fill = copying(job, self.context, domain, source, capacity, held.descriptors)
-            make_volume(job, self.context, domain, lambda: self._plan(domain, leaf), fill, slow=True)
-            return describe.image_info(domain.id, chains.image_of(domain, self.image_id), None, chain=True)
-
-    def _plan(self, domain: Domain, leaf: VolumeRecord) -> Plan:
-        absent(domain, self.image_id)
-        return plan_volume(
-            domain=domain.id,
-            image=self.image_id,
-            volume=self.volume_id,
-            capacity=leaf.metadata.capacity,
-            format_=VolumeFormat.QCOW2,
-            allocation=Allocation.SPARSE,
-            description=description.write(leaf.metadata.description, name=self.params.name, snapshot=""),
-            role=VolumeRole.TEMPLATE,
+            course,
+            descriptors=self._descriptors,
+            backing=self._backing(layer),
+            compress=layer.form.compress,
         )
 
+    def _backing(self, layer: Layer) -> tuple[str, str] | None:
+        """What a new volume stands on: path and format."""
+        parent = layer.plan.metadata.parent
+        if parent is None or layer.backing_format is None:
+            return None
+        return self._target.data_path(layer.plan.new.image, VolumeId(parent)), layer.backing_format.value
 
-class ExportImage(BaseOperation):
-    """Image.export.  ``params.target`` is an open file of ours, closed at the end.
-
-    Nothing on the domain changes; after a crash the file is to be thrown away.
-    """
-
-    @property
-    def locks(self) -> Locks:
-        return (
-            lock_domain(self.params.domain),
-            lock_image(self.params.domain, self.params.image, shared=True),
+    def _begin(self, layer: Layer, own: Held, path: str) -> None:
+        """An empty volume."""
+        plan, size = layer.plan, layer.form.cluster_size
+        if size is None or plan.new.format is VolumeFormat.RAW:
+            empty_data(self._context, self._target)(plan, own)
+            return
+        backing = None
+        if plan.metadata.parent is not None and layer.backing_format is not None:
+            backing = (str(plan.metadata.parent), layer.backing_format.value)
+        # The program would make the file with permissions of its own choice.
+        self._target.make_data(replace(plan.new, length=0, allocation=Allocation.SPARSE), [])
+        qemu_img(self._context).create(
+            path,
+            plan.metadata.capacity,
+            descriptors=self._descriptors,
+            preallocated=plan.new.allocation is Allocation.PREALLOCATED,
+            cluster_size=size,
+            backing=backing,
         )
 
-    @property
-    def objects(self) -> Objects:
-        return Objects(self.params.domain, self.params.image, self.params.volume)
+    def _name_backing(self, layer: Layer, path: str) -> None:
+        """Have the header of a copied file name what the copy stands on."""
+        parent, header = layer.plan.metadata.parent, layer.source.header
+        if parent is None or header is None or header.backing_file == str(parent):
+            return
+        durable.write_into(path, lambda start: qcow2.renamed(start, str(parent)), qcow2.READ)
 
-    def close(self) -> None:
-        if self.params.target is not None:
-            os.close(self.params.target)
-
-    def run(self, job: Job) -> ExportInfo:
-        domain = self.context.registry.get(self.params.domain)
-        with storage_errors(self.context, domain.id, self.params.image), ExitStack() as stack:
-            record = chains.image_of(domain, self.params.image)
-            chain = readable_chain(domain, record, self.params.volume)
-            held = lease_for_reading(domain, record, chain)
-            stack.callback(held.release)
-            record = chains.image_of(domain, self.params.image)
-            top = readable_chain(domain, record, self.params.volume)[0]
-            target = stack.enter_context(self._writable(job))
-            self._convert(job, domain, top, target, held)
-            return ExportInfo(
-                format=self.params.format, length=os.fstat(target).st_size, capacity=top.metadata.capacity
-            )
-
-    def _convert(self, job: Job, domain: Domain, top: VolumeRecord, target: int, held: Held) -> None:
-        capacity = top.metadata.capacity
-        job.progress("copying", 0, capacity)
-        os.ftruncate(target, 0)
-        qemu_img(self.context).convert(
-            Source(domain.data_path(self.params.image, top.id), top.metadata.format.value),
-            f"/dev/fd/{target}",
-            self.params.format.value,
-            descriptors=(target, *held.descriptors),
-            direct=False,
-            existing=False,
-            on_percent=lambda percent: job.progress("copying", int(capacity * percent / 100), capacity),
-            stop=job.stop_asked,
+    def _verified(self, meter: Meter, selection: Selection, leaf: Layer) -> ChecksumInfo:
+        """The copy's checksum, which is the source's; what was written is read from the storage."""
+        top, new = selection.top, leaf.plan.new
+        seen = selection.top.metadata.capacity
+        sides = (
+            ("reading the source", self._source.data_path(top.folder, top.id), top.metadata.format),
+            ("reading the copy", self._target.data_path(new.image, new.volume), new.format),
         )
-        job.progress("writing to stable storage", capacity, capacity)
-        os.fsync(target)
-
-    @contextmanager
-    def _writable(self, job: Job) -> Iterator[int]:
-        """The file as the copying tool may open it: itself, or a private one that is copied into it at the end."""
-        target = self.params.target
-        try:
-            os.close(os.open(f"/proc/self/fd/{target}", os.O_RDWR | os.O_CLOEXEC))
-        except OSError:
-            with tempfile.TemporaryFile(dir=self.context.config.service.state_dir) as private:
-                yield private.fileno()
-                os.ftruncate(target, 0)
-                _copy(private.fileno(), target, job)
-                os.fsync(target)
-        else:
-            yield target
-
-
-def own_file(descriptor: int, *, write: bool) -> int:
-    """A descriptor of our own for a file that a caller passed, fit for the direction."""
-    mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
-    kind = os.fstat(descriptor).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-        raise FileNotUsable(reason="it is neither a file nor a block device")
-    if mode not in ((os.O_RDWR,) if write else (os.O_RDONLY, os.O_RDWR)):
-        raise FileNotUsable(reason=f"it is not open for {'reading and writing' if write else 'reading'}")
-    return os.dup(descriptor)
+        found = []
+        for step, path, format_ in sides:
+            course = meter.course(step, seen)
+            source = Source(path, format_.value)
+            found.append(checksums.compute(self._context, source, course, descriptors=self._descriptors))
+        if found[0] != found[1]:
+            raise ChecksumMismatch(image=selection.record.id, source=found[0].checksum, copy=found[1].checksum)
+        return found[1]

@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from hsm.domains.base import Domain, Held, LeaseBusy, Wanted
-from hsm.formats.attributes import AnyIntent, DeleteMany, Member, Shrink, SnapshotMany
-from hsm.operations import groups, shrinking
+from hsm.formats.attributes import AnyIntent, DeleteMany, Member, Move, Shrink, SnapshotMany
+from hsm.operations import groups, moving, shrinking
 from hsm.operations.base import Context, lock_image, storage_errors
 from hsm.tasks.manager import Job
 from libvdsm.api.types import ImageId
@@ -34,6 +34,7 @@ The leases of the image are held already.
 FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType(
     {
         Shrink: shrinking.finish,
+        Move: moving.finish,
         SnapshotMany: groups.finish,
         DeleteMany: groups.finish,
         Member: groups.finish_member,

@@ -120,7 +120,7 @@ def make_volume(
             lease.enter_context(domain_lease(context, domain))
             plan = decide()
             new = plan.new
-            undo.callback(_abandon, context, domain, new)
+            undo.callback(abandon, context, domain, new)
             held = domain.begin_volume(new)
             undo.callback(held.release)
             if slow:
@@ -142,7 +142,7 @@ def make_volume(
     context.events.emit(VolumeCreated(domain=domain.id, image=new.image, volume=new.volume))
 
 
-def _abandon(context: Context, domain: Domain, new: NewVolume) -> None:
+def abandon(context: Context, domain: Domain, new: NewVolume) -> None:
     """Give back what was made of a volume that will not be."""
     try:
         with domain_lease(context, domain):
@@ -160,7 +160,7 @@ def empty_data(context: Context, domain: Domain) -> Callable[[Plan, Held], None]
             path = domain.data_path(new.image, new.volume)
             # The program would make the file with permissions of its own choice.
             domain.make_data(replace(new, length=0, allocation=Allocation.SPARSE), [])
-            qemu_img(context).create_preallocated(path, plan.metadata.capacity, descriptors=held.descriptors)
+            qemu_img(context).create(path, plan.metadata.capacity, descriptors=held.descriptors, preallocated=True)
             domain.sync_data(new.image, new.volume)
         else:
             domain.make_data(new, plan.content)

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from hsm.operations import chains, copying, describe, use
+from hsm.operations import chains, describe, use
 from hsm.operations.base import lock_domain, lock_image, storage_errors
+from hsm.operations.outside import own_file
 from hsm.paging import Listing
-from hsm.services.base import Service, fitting
+from hsm.services.base import fitting
+from hsm.services.image_copies import ImageCopyService
 from hsm.tools.opener import open_for
 from libvdsm.api.errors import (
     DomainDamaged,
@@ -41,7 +43,7 @@ from libvdsm.api.types import (
 _EXPORTED = (FileFormat.RAW, FileFormat.QCOW2)
 
 
-class ImageService(Service, Image):
+class ImageService(ImageCopyService, Image):
     def _image(self, given: ImageId | None) -> ImageId:
         return given or ImageId(self.new_id("image"))
 
@@ -248,7 +250,7 @@ class ImageService(Service, Image):
             name = "target" if write else "source"
             raise InvalidParameter(verb=verb, reason=f"give either {name}, an open file, or path")
         if descriptor is not None:
-            return copying.own_file(descriptor, write=write)
+            return own_file(descriptor, write=write)
         connection = self.caller.connection
         if connection.uid is None:
             raise NotSupported(reason="over TCP no file of this host can be opened: nobody knows with whose rights")
@@ -258,7 +260,7 @@ class ImageService(Service, Image):
         except OSError as error:
             raise FileNotUsable(reason=f"{path}: {error.strerror or error}") from None
         try:
-            return copying.own_file(opened, write=write)
+            return own_file(opened, write=write)
         finally:
             os.close(opened)
 

@@ -10,8 +10,10 @@ from hsm.operations.base import storage_errors
 from hsm.operations.making import qemu_img
 from hsm.paging import Listing
 from hsm.services.base import Service, fitting
+from hsm.services.image_copies import fitting_clusters
 from hsm.tools.qemu_img import Source
-from libvdsm.api.errors import InvalidParameter, NoSuchVolume
+from libvdsm.api.errors import ImageExists, InvalidParameter, NoSuchVolume
+from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import (
     Allocation,
     DomainId,
@@ -186,6 +188,49 @@ class VolumeService(Service, Volume):
             source = Source(opened.data_path(record.id, found.id), found.metadata.format.value, alone=not chain)
             sizes = qemu_img(self.context).measure(source, format.value)
         return Measure(required=sizes.required, fully_allocated=sizes.fully_allocated)
+
+    def copy(
+        self,
+        *,
+        domain: DomainId,
+        volume: VolumeId,
+        name: str | None = None,
+        image: ImageId | None = None,
+        to: DomainId | None = None,
+        format: VolumeFormat | None = None,
+        allocation: Allocation | None = None,
+        cluster_size: int | None = None,
+        compress: bool = False,
+        rate: int | None = None,
+        checksum: bool = False,
+        to_image: ImageId | None = None,
+        id: VolumeId | None = None,
+    ) -> TaskInfo[CopyInfo]:
+        fitting("Volume.copy", name=name, description=None)
+        fitting_clusters("Volume.copy", cluster_size)
+        home = self._existing(domain, volume, image)
+        self.context.registry.find(to or domain)
+        if id is not None and to_image is None:
+            # The same call again: the image that was chosen then.
+            to_image = self._home(to or domain, id)
+        if to_image == home and to in (None, domain):
+            raise ImageExists(image=home, reason="the volume that is to be copied is in it")
+        return self.submit(
+            "Volume.copy",
+            domain=domain,
+            volume=volume,
+            name=name,
+            image=home,
+            to=to or domain,
+            format=format,
+            allocation=allocation,
+            cluster_size=cluster_size,
+            compress=compress,
+            rate=rate,
+            checksum=checksum,
+            to_image=to_image or ImageId(self.new_id("image")),
+            id=id or VolumeId(self.new_id("volume")),
+        )
 
     def delete(
         self,

@@ -9,7 +9,9 @@ disk at the last writes): so where something is written a complaint is a failure
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,10 +34,52 @@ class Source:
 
     @property
     def argument(self) -> str:
-        node: dict[str, object] = {"driver": self.format, "file": {"driver": "file", "filename": self.path}}
+        return self._node({})
+
+    @property
+    def direct_argument(self) -> str:
+        """The same, read past the page cache where the file system can."""
+        return self._node({"cache": {"direct": True}} if takes_direct(self.path) else {})
+
+    def _node(self, more: dict[str, object]) -> str:
+        file = {"driver": "file", "filename": self.path, **more}
+        node: dict[str, object] = {"driver": self.format, "file": file, **more}
         if self.alone and self.format == "qcow2":
             node["backing"] = None
         return "json:" + json.dumps(node)
+
+
+def takes_direct(path: str) -> bool:
+    """Whether a file can be read and written past the page cache; some file systems know no such thing."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+@dataclass(frozen=True)
+class Options:
+    """How ``convert`` goes about it.
+
+    ``backing``: path and format of what the target stands on; then only the source's own layer is copied.  ``rate``
+    in bytes a second.  ``parallel``: several requests at once, in any order, which makes files of more pieces where
+    they pass through the page cache, and is slower there.
+    """
+
+    backing: tuple[str, str] | None = None
+    compress: bool = False
+    rate: int | None = None
+    parallel: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        found = ["-W", "-m", "4"] if self.parallel else []
+        found += ["-c"] if self.compress else []
+        found += ["-r", str(self.rate)] if self.rate else []
+        return [*found, "-B", self.backing[0], "-F", self.backing[1]] if self.backing else found
 
 
 @dataclass(frozen=True)
@@ -65,11 +109,15 @@ class QemuImg:
         existing: bool,
         on_percent: Callable[[float], None],
         stop: Callable[[], bool],
+        more: Options | None = None,
     ) -> None:
         """Copy.  ``existing``: the target is there already, and all zeros.  ``direct``: past the page cache."""
         argv = [_PROGRAM, "convert", "-p", "-t", "none" if direct else "writeback", "-O", target_format]
+        argv += more.arguments if more else []
         if existing:
-            argv += ["-n", "--target-is-zero"]
+            argv.append("-n")
+            # What stands on something is no zeros where it says nothing.
+            argv += [] if more and more.backing else ["--target-is-zero"]
         last = 0.0
 
         def on_output(data: bytes) -> None:
@@ -80,7 +128,7 @@ class QemuImg:
                 on_percent(last)
 
         self._runner.run(
-            [*argv, source.argument, target],
+            [*argv, source.direct_argument if direct else source.argument, target],
             deadline=self._deadline,
             descriptors=descriptors,
             on_output=on_output,
@@ -88,9 +136,22 @@ class QemuImg:
             complaints=False,
         )
 
-    def create_preallocated(self, path: str, capacity: int, *, descriptors: Sequence[int]) -> None:
-        """Make a qcow2 file with all its space reserved."""
-        argv = [_PROGRAM, "create", "-q", "-f", "qcow2", "-o", "preallocation=falloc", path, str(capacity)]
+    def create(
+        self,
+        path: str,
+        capacity: int,
+        *,
+        descriptors: Sequence[int],
+        preallocated: bool = False,
+        cluster_size: int | None = None,
+        backing: tuple[str, str] | None = None,
+    ) -> None:
+        """Make a qcow2 file; ``preallocated``: with all its space reserved.  ``backing``: name and format."""
+        options = ["preallocation=falloc"] if preallocated else []
+        options += [f"cluster_size={cluster_size}"] if cluster_size else []
+        argv = [_PROGRAM, "create", "-q", "-f", "qcow2", *(["-o", ",".join(options)] if options else [])]
+        argv += ["-u", "-b", backing[0], "-F", backing[1]] if backing else []
+        argv += [path, str(capacity)]
         self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
 
     def resize(self, path: str, capacity: int, *, descriptors: Sequence[int], shrink: bool = False) -> None:

@@ -251,6 +251,59 @@ class ImageExists(ApiError):
 
 
 @dataclass(eq=False)
+class NeedsCollapse(ApiError):
+    """A chain of several volumes cannot have the form that was asked for, and one volume can."""
+
+    code = 311
+    template = (
+        "A copy of image {image} keeps {volumes} volumes, and a chain cannot be {form}. "
+        "Collapse it into one, or leave the form as it is."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    volumes: Annotated[int, Meta(description="how many volumes it is made of, a template's included")]
+    form: Annotated[Word, Meta(description="what a chain cannot be")]
+
+
+@dataclass(eq=False)
+class SameDomain(ApiError):
+    """An image is moved to the domain that it is on."""
+
+    code = 312
+    template = "Image {image} is on domain {domain} already. Give another domain, or make a copy."
+    image: Annotated[ImageId, Meta(description="the image")]
+    domain: Annotated[DomainId, Meta(description="the domain")]
+
+
+@dataclass(eq=False)
+class TemplateMissing(ApiError):
+    """A clone goes where its template is not."""
+
+    code = 313
+    template = (
+        "Image {image} stands on volume {volume} of template {base}, which domain {domain} does not have. "
+        "Copy the template there first, or collapse the copy."
+    )
+    image: Annotated[ImageId, Meta(description="the clone")]
+    base: Annotated[ImageId, Meta(description="the template")]
+    volume: Annotated[VolumeId, Meta(description="the template's volume")]
+    domain: Annotated[DomainId, Meta(description="where it was to go")]
+
+
+@dataclass(eq=False)
+class ChecksumMismatch(ApiError):
+    """A copy reads back differently from its source."""
+
+    code = 314
+    template = (
+        "The copy of image {image} reads back differently: its checksum is {copy}, the source's {source}. "
+        "The copy was given back. Look at the storage."
+    )
+    image: Annotated[ImageId, Meta(description="the image that was copied")]
+    source: Annotated[Text, Meta(description="the source's checksum")]
+    copy: Annotated[Text, Meta(description="the copy's checksum")]
+
+
+@dataclass(eq=False)
 class ImageUnfinished(ApiError):
     """A change in place of this image has begun and not ended: it was interrupted, or goes on."""
 

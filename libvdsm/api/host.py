@@ -45,7 +45,9 @@ class Capabilities(Info, frozen=True, kw_only=True):
     api: Annotated[Word, Meta(description="version of the API, major.minor")]
     verbs: Annotated[list[Word], Meta(description="every verb it answers")]
     drivers: Annotated[list[DriverInfo], Meta(description="the types of domain")]
-    wires: Annotated[list[Text], Meta(description="where it listens, as a client takes it: `unix:PATH`, `tcp:HOST:PORT`")]
+    wires: Annotated[
+        list[Text], Meta(description="where it listens, as a client takes it: `unix:PATH`, `tcp:HOST:PORT`")
+    ]
     task_modes: Annotated[list[Word], Meta(description="the task modes that `Session.open` takes")]
     tools: Annotated[list[ToolInfo], Meta(description="the programs it uses")]
 

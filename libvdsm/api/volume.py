@@ -39,6 +39,16 @@ from libvdsm.api.errors import (
     VolumeHasChildren,
     VolumeIllegal,
 )
+from libvdsm.api.image_copies import (
+    COPYING,
+    ClusterSize,
+    Compress,
+    CopyAllocation,
+    CopyFormat,
+    CopyInfo,
+    Rate,
+    WithChecksum,
+)
 from libvdsm.api.types import (
     MAX_CAPACITY,
     Allocation,
@@ -52,6 +62,7 @@ from libvdsm.api.types import (
     Legality,
     Limit,
     Line,
+    Name,
     Nothing,
     Sort,
     TagChange,
@@ -251,6 +262,30 @@ class Volume(ABC):
         chain: Annotated[bool, Meta(description="with what lies below it; false: this layer alone")] = True,
     ) -> Measure:
         """Tell how many bytes a copy of a volume would need."""
+
+    @verb(since="1.1", right=Right.OPERATE, errors=(*COPYING, NoSuchVolume), positional=("volume", "name"))
+    @abstractmethod
+    def copy(
+        self,
+        *,
+        domain: _Domain,
+        volume: Annotated[VolumeId, Meta(description="the volume whose state is copied")],
+        name: Annotated[Name, Meta(description="what people call the new image; absent: as the old one")] | None = None,
+        image: _Image | None = None,
+        to: Annotated[DomainId, Meta(description="the domain to copy it to; absent: the same")] | None = None,
+        format: CopyFormat | None = None,
+        allocation: CopyAllocation | None = None,
+        cluster_size: ClusterSize | None = None,
+        compress: Compress = False,
+        rate: Rate | None = None,
+        checksum: WithChecksum = False,
+        to_image: Annotated[ImageId, Meta(description="id for the new image; absent: one is chosen")] | None = None,
+        id: Annotated[VolumeId, Meta(description="id for the new volume; absent: one is chosen")] | None = None,
+    ) -> TaskInfo[CopyInfo]:
+        """Copy the state that a volume keeps, with all that it stands on, into a new image of one volume.
+
+        It is `Image.copy` of that state, collapsed. Data is never copied over a volume that is there.
+        """
 
     @verb(
         since="1.0",

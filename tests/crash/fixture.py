@@ -179,6 +179,8 @@ def _images(client: Client, home: Home) -> None:
     take_in(MAIN, "template", VolumeFormat.QCOW2)
     client.wait(client.image.make_template(domain=MAIN, image=TEMPLATE))
     client.wait(client.image.clone(domain=MAIN, template=TEMPLATE, name="clone", id=CLONE, volume=volume("clone")))
+    # With the same ids, so that clones can go there.
+    client.wait(client.image.copy(domain=MAIN, image=TEMPLATE, to=SPARE))
     take_in(SPARE, "spare", VolumeFormat.QCOW2)
     take_in(LOOSE, "loose", VolumeFormat.RAW)
     client.wait(client.domain.detach(domain=LOOSE))

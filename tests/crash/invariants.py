@@ -16,7 +16,7 @@ from pathlib import Path
 
 from libvdsm.client import Client
 from tests.crash.contents import Contents, Unreadable
-from tests.crash.fixture import Home
+from tests.crash.fixture import MAIN, Home
 
 Facts = dict[str, object]
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -51,7 +51,7 @@ class Seen:
     def _image(self, folder: Path) -> None:
         known = {path.name[:36]: self._metadata(path) for path in folder.glob("*.meta") if _ID.fullmatch(path.stem)}
         for volume, fields in sorted(known.items()):
-            place = f"{folder.name}/{volume}"
+            place = place_of(folder.parents[1].name, folder.name, volume)
             if not fields:
                 continue
             if fields["IMAGE"] != folder.name:
@@ -112,7 +112,7 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
             seen.problems.append(f"domain {item.id}: {item.problem}")
             continue
         for volume in client.domain.dump(domain=item.id).volumes:
-            seen.facts[f"{volume.image}/{volume.id} told"] = {
+            seen.facts[f"{place_of(item.id, volume.image, volume.id)} told"] = {
                 "name": volume.name,
                 "description": volume.description,
                 "role": volume.role.value,
@@ -120,14 +120,23 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
                 "damage": volume.damage,
                 **({"tags": volume.tags} if volume.tags else {}),
             }
-    for image in client.image.list().items:
+    images = client.image.list().items
+    for image in images:
         if image.tags:
             seen.facts[f"{image.id} tags"] = image.tags
+        twins = [twin for twin in images if twin.id == image.id and not twin.is_template and twin.pending is None]
+        if len(twins) > 1:
+            seen.problems.append(f"image {image.id} can be written on {len(twins)} domains")
         if image.prepared is not None:
             seen.facts[f"{image.id} prepared"] = "reading" if image.prepared.read_only else "writing"
         if image.damage is not None:
             seen.problems.append(f"image {image.id}: {image.damage}")
     return seen
+
+
+def place_of(domain: object, image: object, volume: object) -> str:
+    """What the facts of a volume begin with; most are about the main domain."""
+    return f"{image}/{volume}" if str(domain) == str(MAIN) else f"{domain}/{image}/{volume}"
 
 
 def differences(one: Facts, other: Facts) -> list[str]:

@@ -20,6 +20,7 @@ from libvdsm.api.types import (
 )
 from tests.crash import proofs
 from tests.crash.contents import Contents, digest_of, digest_of_zeros
+from tests.crash.copies import COPIES
 from tests.crash.fixture import (
     CHAIN,
     CLONE,
@@ -403,4 +404,5 @@ OPERATIONS = [
         arrange=_tagged,
         done=_no_tags_of_the_leaf,
     ),
+    *COPIES,
 ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
-from libvdsm.api.types import ImageId, VolumeId
+from libvdsm.api.types import DomainId, ImageId, VolumeId
+from tests.crash import invariants
 from tests.crash.contents import Contents
 from tests.crash.fixture import NEW_VOLUME
 from tests.crash.invariants import Facts
@@ -44,6 +45,28 @@ def on_top(image: ImageId, content: str) -> Proof:
             and len(changed) == 1
             and all(key.endswith(" told") for key in changed)
         )
+
+    return proof
+
+
+def copied(image: object, pairs: dict[VolumeId, VolumeId], to: tuple[DomainId, ImageId]) -> Proof:
+    """Each volume has a copy in which a guest sees the same, and all else is as it was."""
+
+    def proof(before: Facts, after: Facts) -> bool:
+        places = {new: invariants.place_of(*to, new) for new in pairs.values()}
+        others = {key: value for key, value in after.items() if not key.startswith(tuple(places.values()))}
+        same = all(after[f"{places[new]} data"] == before[f"{image}/{old} data"] for old, new in pairs.items())
+        return before == others and same
+
+    return proof
+
+
+def moved(image: ImageId, to: DomainId) -> Proof:
+    """Everything about it is as it was, on another domain."""
+
+    def proof(before: Facts, after: Facts) -> bool:
+        there = {f"{to}/{key}" if key.startswith(str(image)) else key: value for key, value in before.items()}
+        return there == after != before
 
     return proof
 

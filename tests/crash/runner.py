@@ -32,7 +32,7 @@ P = TypeVar("P")
 K = TypeVar("K")
 _READS = 12
 """So many of the system calls by which an operation looks at a domain are tried, at random."""
-_SLOW = ("Image.import", "Image.export", "Image.makeTemplate")
+_SLOW = ("Image.import", "Image.export", "Image.makeTemplate", "Image.copy", "Image.move", "Volume.copy")
 
 
 @dataclass(frozen=True)

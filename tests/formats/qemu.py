@@ -47,6 +47,11 @@ def write(path: str | Path, format_: str, pattern: int, offset: int = 0, length:
     _run("qemu-io", "-f", format_, "-c", f"write -q -P {pattern} {offset} {length}", path)
 
 
+def zero(path: str | Path, format_: str, offset: int, length: int) -> None:
+    """Have a range read as zeros, as a guest would that says so."""
+    _run("qemu-io", "-f", format_, "-c", f"write -q -z {offset} {length}", path)
+
+
 def content(path: str | Path, format_: str) -> bytes:
     """All that a guest would read, for images that are small."""
     with tempfile.TemporaryDirectory() as folder:

@@ -18,10 +18,11 @@ from hsm.app import App
 from hsm.domains.base import NewVolume
 from libvdsm.api import VERBS
 from libvdsm.api.errors import COMMON, InternalError
-from libvdsm.api.types import Allocation, DomainId, ImageId, VolumeFormat, VolumeId
+from libvdsm.api.types import Allocation, DomainId, ImageId, ImageInfo, VolumeFormat, VolumeId
 from libvdsm.client import Client
 from tests import service
-from tests.verbs.scene import Heard, Scene, client_of
+from tests.formats import qemu
+from tests.verbs.scene import MIB, Heard, Scene, client_of
 
 Restart = Callable[..., Scene]
 
@@ -142,3 +143,23 @@ def small() -> Callable[[Path, int], AbstractContextManager[Path]]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
     return mounted
+
+
+@pytest.fixture
+def other(scene: Scene, tmp_path: Path) -> DomainId:
+    """Another domain."""
+    (tmp_path / "other").mkdir()
+    return scene.wait(scene.client.domain.create(name="other", path=str(tmp_path / "other"))).id
+
+
+@pytest.fixture
+def chain(scene: Scene) -> ImageInfo:
+    """4 MiB in three volumes, the base raw: each has a MiB of its own, and the newest hides half of the first."""
+    image = scene.raw(4 * MIB, name="web01", description="the shop")
+    qemu.write(scene.data(image), "raw", 0x11, 0, MIB)
+    image = scene.snapshot(image, name="first")
+    qemu.write(scene.data(image), "qcow2", 0x22, MIB, MIB)
+    image = scene.snapshot(image, name="second")
+    qemu.write(scene.data(image), "qcow2", 0x33, 2 * MIB, MIB)
+    qemu.write(scene.data(image), "qcow2", 0x44, 0, MIB // 2)
+    return scene.look(image)
