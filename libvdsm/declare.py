@@ -207,14 +207,26 @@ def bare(annotation: Any) -> Any:
     return annotation
 
 
+def declared(cls: type) -> dict[str, Callable[..., Any]]:
+    """The methods of an API class that are verbs, in order of declaration.
+
+    A large class is declared in parts, which it inherits; its own verbs come first.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for part in cls.__mro__:
+        for method, function in vars(part).items():
+            if hasattr(function, "__verb__"):
+                found.setdefault(method, function)
+    return found
+
+
 def read_class(cls: type, task_type: type) -> dict[str, Verb]:
     """The verbs of one API class, by wire name, in order of declaration."""
     verbs = {}
-    for method, function in vars(cls).items():
-        declaration = getattr(function, "__verb__", None)
-        if declaration is not None:
-            record = _read_verb(cls.__name__, method, function, declaration, task_type)
-            verbs[record.name] = record
+    for method, function in declared(cls).items():
+        declaration: Declaration = function.__verb__  # type: ignore[attr-defined]
+        record = _read_verb(cls.__name__, method, function, declaration, task_type)
+        verbs[record.name] = record
     return verbs
 
 
@@ -264,12 +276,10 @@ def compare_signatures(cls: type, implementation: type) -> list[str]:
     mypy accepts a changed default value; a caller would get another one than the documentation says.
     """
     troubles = []
-    for method, function in vars(cls).items():
-        if not hasattr(function, "__verb__"):
-            continue
-        declared = inspect.signature(function).parameters
+    for method, function in declared(cls).items():
+        wanted = inspect.signature(function).parameters
         given = inspect.signature(getattr(implementation, method)).parameters
-        for name, parameter in declared.items():
+        for name, parameter in wanted.items():
             if name not in given:
                 troubles.append(f"{implementation.__name__}.{method} lacks {name}")
             elif given[name].default != parameter.default:

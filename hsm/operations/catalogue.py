@@ -21,6 +21,9 @@ from hsm.operations.domains import (
     FormatDomain,
     SetDomainDescription,
 )
+from hsm.operations.flattening import FlattenImage, RebaseImage
+from hsm.operations.merging import DeleteSnapshot, Merge
+from hsm.operations.reverting import RevertImage
 from hsm.operations.shrinking import ShrinkingResize
 from libvdsm.api import VERBS
 
@@ -55,6 +58,11 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Volume.setDescription": SetDescription,
     "Volume.setLegality": SetLegality,
     "Volume.delete": DeleteVolume,
+    "Image.merge": Merge,
+    "Image.deleteSnapshot": DeleteSnapshot,
+    "Image.revert": RevertImage,
+    "Image.flatten": FlattenImage,
+    "Image.rebase": RebaseImage,
 }
 
 

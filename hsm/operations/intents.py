@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from hsm.domains.base import Domain, Held, LeaseBusy, Wanted
-from hsm.formats.attributes import AnyIntent, Shrink
-from hsm.operations import shrinking
+from hsm.formats.attributes import AnyIntent, Flatten, MergeDown, MergeUp, Rebase, Revert, Shrink
+from hsm.operations import merging, pulling, reverting, shrinking
 from hsm.operations.base import Context, lock_image, storage_errors
 from hsm.tasks.manager import Job
 from libvdsm.api.types import ImageId
@@ -26,9 +26,18 @@ from libvdsm.log import Log
 log = Log("hsm.intents")
 
 Finish = Callable[[Context, Job, Domain, ImageId, Held], None]
-"""Does what is left of an intent's work, and takes the intent away.  The leases are held already."""
+"""Does what is left of an intent's work, and takes the intent away.  The leases are held, and may be let go of then."""
 
-FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType({Shrink: shrinking.finish})
+FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType(
+    {
+        Shrink: shrinking.finish,
+        MergeDown: merging.finish_down,
+        MergeUp: pulling.finish,
+        Flatten: pulling.finish,
+        Rebase: pulling.finish,
+        Revert: reverting.finish,
+    }
+)
 
 
 def finish(context: Context, job: Job, domain: Domain, image: ImageId) -> bool:

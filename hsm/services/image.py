@@ -11,7 +11,8 @@ from contextlib import suppress
 from hsm.operations import chains, copying, describe, use
 from hsm.operations.base import lock_domain, lock_image, storage_errors
 from hsm.paging import page
-from hsm.services.base import Service, fitting
+from hsm.services.base import fitting
+from hsm.services.image_layers import ImageLayerService
 from hsm.tools.opener import open_for
 from libvdsm.api.errors import (
     DomainDamaged,
@@ -43,7 +44,7 @@ def _image(given: ImageId | None) -> ImageId:
     return given or ImageId(uuid.uuid4())
 
 
-class ImageService(Service, Image):
+class ImageService(ImageLayerService, Image):
     def _volume(self, domain: DomainId, image: ImageId, given: VolumeId | None) -> VolumeId:
         """The id of a new volume; one that was given is no other image's."""
         if given is None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Annotated
 
 from msgspec import Meta
@@ -40,6 +40,7 @@ from libvdsm.api.errors import (
     VolumeExists,
     VolumeIllegal,
 )
+from libvdsm.api.image_layers import ImageLayers
 from libvdsm.api.types import (
     MAX_CAPACITY,
     Allocation,
@@ -105,7 +106,7 @@ _CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, 
 _CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
 
 
-class Image(ABC):
+class Image(ImageLayers):
     """Virtual disks: each a chain of volumes, the newest of which a guest writes."""
 
     @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported), positional=("name",))
