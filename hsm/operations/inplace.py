@@ -78,7 +78,9 @@ class InPlace(BaseOperation):
             if record.attributes.intent is not None:
                 self._mine_only(record)
                 return None
-            return describe.image_info(domain.id, record, None, chain=True) if self.done(record) else None
+            # A volume that cannot be read is not gone.
+            so_already = not record.damaged and self.done(record)
+            return describe.image_info(domain.id, record, None, chain=True) if so_already else None
 
     def run(self, job: Job) -> ImageInfo:
         job.progress("looking at the image")

@@ -76,12 +76,13 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
     if base.metadata.capacity > capacity:
         # What is beyond the end of the state that it has now must not show again in what stands on it.
         cut(context, domain, chains.image_of(domain, image).volumes[base.id], capacity, held)
-    if base.metadata.format is VolumeFormat.RAW and base.metadata.allocation is Allocation.PREALLOCATED:
-        # Zeros are committed as holes.
-        domain.extend_data(image, base.id, capacity, base.metadata.allocation)
     if is_qcow2(base) and not fresh:
         layers.mend(path, descriptors=held.descriptors)
         domain.sync_data(image, base.id)
+    if base.metadata.allocation is Allocation.PREALLOCATED:
+        # Zeros are committed as holes, whose space was to be kept.
+        length = chains.image_of(domain, image).volumes[base.id].length
+        domain.extend_data(image, base.id, length, base.metadata.allocation)
 
 
 def _put_child_on_base(context: Context, domain: Domain, image: ImageId, held: Held) -> None:

@@ -59,7 +59,7 @@ _CHANGING = (
     *(NoSuchDomain, DomainDamaged, StorageFailed, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted),
     *(NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged, IsTemplate),
 )
-_MOVING = (*_CHANGING, NotSupported, ToolFailed)
+_MOVING = (*_CHANGING, ToolFailed)
 
 
 class ImageLayers(ABC):
@@ -68,7 +68,7 @@ class ImageLayers(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*_MOVING, NoSuchVolume, NotSnapshot, NotBelow),
+        errors=(*_MOVING, NotSnapshot, NotBelow),
         positional=("image", "volume"),
     )
     @abstractmethod
@@ -98,7 +98,7 @@ class ImageLayers(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*_MOVING, NoSuchVolume, NotBelow),
+        errors=(*_MOVING, NoSuchVolume, NotBelow, NotSupported),
         positional=("image", "base", "top"),
     )
     @abstractmethod
@@ -142,7 +142,7 @@ class ImageLayers(ABC):
         again answers the same.
         """
 
-    @verb(since="1.1", right=Right.OPERATE, errors=(*_MOVING, WouldLoseSnapshots), positional=("image",))
+    @verb(since="1.1", right=Right.OPERATE, errors=(*_MOVING, WouldLoseSnapshots, NotSupported), positional=("image",))
     @abstractmethod
     def flatten(
         self,
@@ -162,7 +162,7 @@ class ImageLayers(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*_MOVING, NotTemplate, CannotChange),
+        errors=(*_MOVING, NotTemplate, CannotChange, NotSupported),
         positional=("image", "template"),
     )
     @abstractmethod
