@@ -10,7 +10,7 @@ before the intent goes.
 from __future__ import annotations
 
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
-from hsm.formats.attributes import AnyIntent, Flatten, Rebase
+from hsm.formats.attributes import AnyIntent, Flatten, Pull, Rebase
 from hsm.formats.volume import next_generation
 from hsm.operations import chains, pulling
 from hsm.operations.base import lock_image
@@ -22,7 +22,18 @@ from libvdsm.api.errors import CannotChange, NotSupported, NotTemplate, WouldLos
 from libvdsm.api.types import VolumeFormat, VolumeId, VolumeRole
 
 
-class FlattenImage(InPlace):
+class _Pulling(InPlace):
+    """What both have in common."""
+
+    def touched(self, intent: AnyIntent) -> tuple[VolumeId, ...]:
+        assert isinstance(intent, Pull)
+        return tuple(VolumeId(volume) for volume in (intent.top, *intent.gone))
+
+    def finish(self, job: Job, domain: Domain, held: Held, *, fresh: bool) -> None:
+        pulling.finish(self.context, job, domain, self.params.image, held, fresh=fresh)
+
+
+class FlattenImage(_Pulling):
     """Image.flatten"""
 
     def done(self, record: ImageRecord) -> bool:
@@ -46,15 +57,12 @@ class FlattenImage(InPlace):
             wipe=self.params.wipe,
         )
 
-    def moving(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> Moving:
+    def moving(self, record: ImageRecord, intent: AnyIntent) -> Moving:
         chain = chains.chain_of(record, chains.leaf_of(record))
-        return pulled(domain, record, chain[0], None, len(chain) - 1)
-
-    def finish(self, job: Job, domain: Domain, held: Held, *, fresh: bool) -> None:
-        pulling.finish(self.context, job, domain, self.params.image, held, fresh=fresh)
+        return pulled(record, chain[0], None, len(chain) - 1)
 
 
-class RebaseImage(InPlace):
+class RebaseImage(_Pulling):
     """Image.rebase"""
 
     @property
@@ -100,12 +108,9 @@ class RebaseImage(InPlace):
             generation=next_generation(base.metadata.generation),
         )
 
-    def moving(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> Moving:
+    def moving(self, record: ImageRecord, intent: AnyIntent) -> Moving:
         chain = chains.chain_of(record, chains.leaf_of(record))
-        return pulled(domain, record, _lowest(chain), None, 1)
-
-    def finish(self, job: Job, domain: Domain, held: Held, *, fresh: bool) -> None:
-        pulling.finish(self.context, job, domain, self.params.image, held, fresh=fresh)
+        return pulled(record, _lowest(chain), None, 1)
 
 
 def _lowest(chain: list[VolumeRecord]) -> VolumeRecord:

@@ -19,11 +19,11 @@ from hsm.formats.attributes import AnyIntent
 from hsm.operations import chains, describe
 from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.deletion import give_back
-from hsm.operations.making import qemu_layers
+from hsm.operations.making import qemu_img, qemu_layers
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from hsm.tools.qemu_layers import Extent
-from libvdsm.api.errors import ImageInUse, IsTemplate, NoSpace, NoSuchVolume
+from libvdsm.api.errors import ImageInUse, IsTemplate, NoSpace, NoSuchVolume, VolumeDamaged
 from libvdsm.api.event import VolumeChanged, VolumeDeleted
 from libvdsm.api.types import ImageId, ImageInfo, VolumeFormat, VolumeId, VolumeRole
 
@@ -55,7 +55,11 @@ class InPlace(BaseOperation):
         """What is to be done with a sound image, or the declared error that says why not.  Changes nothing."""
         raise NotImplementedError
 
-    def moving(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> Moving:
+    def touched(self, intent: AnyIntent) -> tuple[VolumeId, ...]:
+        """The volumes whose data are read or written for that."""
+        return ()
+
+    def moving(self, record: ImageRecord, intent: AnyIntent) -> Moving:
         """The data that has to be moved for that."""
         return Moving()
 
@@ -105,7 +109,11 @@ class InPlace(BaseOperation):
 
     def _begin(self, stack: ExitStack, job: Job, domain: Domain, record: ImageRecord) -> None:
         intent = self._decide(domain, record)
-        room(self.context, domain, self.moving(domain, record, intent))
+        for volume in self.touched(intent):
+            # What no program can read to its end would leave the image unfinished for good.
+            job.check()
+            readable(self.context, domain, record.volumes[volume], job)
+        room(self.context, domain, self.moving(record, intent))
         with domain_lease(self.context, domain), ExitStack() as undo:
             record = leased(domain, record)
             intent = self._decide(domain, record)
@@ -151,6 +159,14 @@ def own_volume(domain: Domain, record: ImageRecord, volume: VolumeId) -> VolumeR
     if found.is_linked:
         raise IsTemplate(image=ImageId(found.metadata.image))
     return found
+
+
+def readable(context: Context, domain: Domain, volume: VolumeRecord, job: Job) -> None:
+    """A volume's tables are whole."""
+    if is_qcow2(volume):
+        path = domain.data_path(volume.folder, volume.id)
+        if said := qemu_img(context).check(path, stop=job.stop_asked):
+            raise VolumeDamaged(volume=volume.id, reason=said)
 
 
 # ---- room
@@ -203,9 +219,7 @@ def added(comes: list[Extent], there: list[Extent]) -> int:
 # ---- the end of all of them
 
 
-def end(
-    context: Context, domain: Domain, image: ImageId, gone: tuple[VolumeId, ...], *, wipe: bool
-) -> list[Garbage]:
+def end(domain: Domain, image: ImageId, gone: tuple[VolumeId, ...], *, wipe: bool) -> list[Garbage]:
     """Unpublish what nobody needs any more, the uppermost first, and take the intent away.  Under the domain's lease."""
     record = chains.image_of(domain, image)
     left = [domain.unpublish_volume(image, volume, wipe=wipe) for volume in gone if volume in record.volumes]

@@ -119,7 +119,7 @@ def _publish(context: Context, job: Job, domain: Domain, image: ImageId, held: H
                 child = record.volumes[VolumeId(intent.child)]
                 if child.metadata.parent != base.id:
                     domain.rewrite(image, child.id, msgspec.structs.replace(child.metadata, parent=base.id))
-        left = end(context, domain, image, gone, wipe=intent.wipe)
+        left = end(domain, image, gone, wipe=intent.wipe)
     changed = (base.id,) if intent.child is None else (base.id, VolumeId(intent.child))
     tell(context, domain, image, changed, gone)
     let_go(job, domain, held, left)
@@ -186,7 +186,7 @@ def unfit_to_pull(top: VolumeRecord) -> str | None:
     return None
 
 
-def pulled(domain: Domain, record: ImageRecord, top: VolumeRecord, parent: object, depth: int) -> Moving:
+def pulled(record: ImageRecord, top: VolumeRecord, parent: object, depth: int) -> Moving:
     """What comes into a volume from so many layers below it."""
     return Moving(pulling.below(record, top, parent), top, range(1, depth + 1), top)
 
@@ -219,12 +219,18 @@ class _Merging(InPlace):
         run = self.run_in(domain, record)
         return intent_of(record, run, self.direction, wipe=self.params.wipe)
 
-    def moving(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> Moving:
-        run = self.run_in(domain, record)
+    def touched(self, intent: AnyIntent) -> tuple[VolumeId, ...]:
+        assert isinstance(intent, MergeDown | MergeUp)
+        left = intent.base if isinstance(intent, MergeDown) else intent.top
+        return tuple(VolumeId(volume) for volume in (left, *intent.gone))
+
+    def moving(self, record: ImageRecord, intent: AnyIntent) -> Moving:
         if isinstance(intent, MergeUp):
-            return pulled(domain, record, run[0], intent.parent, len(run) - 1)
-        moved = sum(volume.actual_size for volume in run[:-1])
-        return Moving(moved, run[0], range(len(run) - 1), run[-1])
+            top = record.volumes[VolumeId(intent.top)]
+            return pulled(record, top, intent.parent, len(intent.gone))
+        assert isinstance(intent, MergeDown)
+        run = [record.volumes[VolumeId(volume)] for volume in (*intent.gone, intent.base)]
+        return Moving(sum(volume.actual_size for volume in run[:-1]), run[0], range(len(run) - 1), run[-1])
 
     def finish(self, job: Job, domain: Domain, held: Held, *, fresh: bool) -> None:
         intent = chains.image_of(domain, self.params.image).attributes.intent

@@ -153,6 +153,6 @@ def _publish(context: Context, job: Job, domain: Domain, image: ImageId, held: H
             domain.rewrite(image, top.id, metadata)
         if intent.unlink is not None:
             domain.unlink_template(image, VolumeId(intent.unlink))
-        left = end(context, domain, image, gone, wipe=intent.wipe)
+        left = end(domain, image, gone, wipe=intent.wipe)
     tell(context, domain, image, (top.id,), gone)
     let_go(job, domain, held, left)

@@ -39,7 +39,7 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
                     made.callback(domain.begin_volume(plan.new).release)
                     domain.make_data(plan.new, plan.content)
                 domain.publish(image, leaf, plan.metadata)
-        left = end(context, domain, image, gone, wipe=intent.wipe)
+        left = end(domain, image, gone, wipe=intent.wipe)
     context.events.emit(VolumeCreated(domain=domain.id, image=image, volume=leaf))
     tell(context, domain, image, (), gone)
     let_go(job, domain, held, left)

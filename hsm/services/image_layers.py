@@ -68,12 +68,8 @@ class ImageLayerService(Service, ImageLayers):
         self, *, domain: DomainId, image: ImageId, discard_snapshots: bool = False, wipe: bool = False
     ) -> TaskInfo[ImageInfo]:
         self.context.registry.find(domain)
-        return self.submit(
-            "Image.flatten", domain=domain, image=image, discard_snapshots=discard_snapshots, wipe=wipe
-        )
+        return self.submit("Image.flatten", domain=domain, image=image, discard_snapshots=discard_snapshots, wipe=wipe)
 
-    def rebase(
-        self, *, domain: DomainId, image: ImageId, template: ImageId | None = None
-    ) -> TaskInfo[ImageInfo]:
+    def rebase(self, *, domain: DomainId, image: ImageId, template: ImageId | None = None) -> TaskInfo[ImageInfo]:
         self.context.registry.find(domain)
         return self.submit("Image.rebase", domain=domain, image=image, template=template)

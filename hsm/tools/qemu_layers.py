@@ -46,9 +46,7 @@ class QemuLayers:
         self._quick = quick
         self._cache = "none" if direct else "writeback"
 
-    def commit(
-        self, top: str, base: str, *, descriptors: Sequence[int], on_percent: Callable[[float], None]
-    ) -> None:
+    def commit(self, top: str, base: str, *, descriptors: Sequence[int], on_percent: Callable[[float], None]) -> None:
         """Write what a volume and those between keep into one below, which grows if it is smaller.
 
         Only that one is changed.

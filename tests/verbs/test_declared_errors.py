@@ -27,6 +27,11 @@ NOT_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "Domain.format",
             "Domain.setDescription",
             "Volume.resize",
+            "Image.merge",
+            "Image.deleteSnapshot",
+            "Image.revert",
+            "Image.flatten",
+            "Image.rebase",
         ),
     },
     "What concerns this service alone changes nothing on the domain, and so never waits for it, is never refused "

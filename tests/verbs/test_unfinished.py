@@ -13,6 +13,7 @@ import pytest
 from hsm.formats import attributes
 from hsm.formats.attributes import AnyIntent, Attributes, Making, Move, Shrink
 from hsm.operations.base import lock_image
+from libvdsm.api import VERBS
 from libvdsm.api.errors import ImageUnfinished, NoSuchImage
 from libvdsm.api.types import ImageInfo, TaskInfo
 from tests.domains.tree import fingerprint
@@ -49,9 +50,7 @@ def test_no_verb_uses_an_unfinished_image(scene: Scene, tmp_path: Path, verb: st
     before = fingerprint(scene.root)
 
     def call() -> object:
-        cls, _, name = verb.partition(".")
-        method = {"makeTemplate": "make_template", "setDescription": "set_description", "setLegality": "set_legality"}
-        answer = getattr(getattr(scene.client, cls.lower()), method.get(name, name))(**params)
+        answer = getattr(getattr(scene.client, VERBS[verb].cls.lower()), VERBS[verb].method)(**params)
         return scene.wait(answer) if isinstance(answer, TaskInfo) else answer
 
     error = raised(ImageUnfinished, call)
