@@ -302,6 +302,14 @@ class Domain(ABC):
         """The commit point of deleting one volume: it becomes this garbage.  Under the domain's lease."""
 
     @abstractmethod
+    def link_template(self, image: ImageId, template: ImageId, volume: VolumeId) -> None:
+        """Have an image reach a template's volume under its own name, durably.  Under the domain's lease."""
+
+    @abstractmethod
+    def unlink_template(self, image: ImageId, volume: VolumeId) -> None:
+        """The opposite, when nothing of the image stands on it any more.  Under the domain's lease."""
+
+    @abstractmethod
     def abandon(self, image: ImageId, volume: VolumeId) -> None:
         """Give back what ``begin_volume`` and ``make_data`` made.  Under the domain's lease, the volume's let go of."""
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
-from hsm.domains import durable, file_attributes, file_garbage, presence
+from hsm.domains import durable, file_attributes, file_garbage, file_links, presence
 from hsm.domains.base import (
     Damaged,
     Domain,
@@ -314,6 +314,13 @@ class FileDomain(Domain):
         os.rename(self._file(image, volume) + _META, removed)
         durable.sync_folders(folder)
         return Garbage(path=self._relative(removed), begun=False)
+
+    def link_template(self, image: ImageId, template: ImageId, volume: VolumeId) -> None:
+        self._link_template(template, volume, image)
+        durable.sync_folders(f"{self.images}/{image}")
+
+    def unlink_template(self, image: ImageId, volume: VolumeId) -> None:
+        file_links.remove(self._file(image, volume), image)
 
     def abandon(self, image: ImageId, volume: VolumeId) -> None:
         for path in (f"images/{image}/{volume}", f"images/{image}/{volume}{_LEASE}", f"images/{image}"):

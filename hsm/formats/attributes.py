@@ -81,7 +81,72 @@ class Member(Intent, frozen=True, kw_only=True, tag="member"):
     group: UUID
 
 
-AnyIntent = Shrink | Move | SnapshotMany | DeleteMany | Member
+class MergeDown(Intent, frozen=True, kw_only=True, tag="merge-down"):
+    """A run of neighbours becomes its lowest volume, ``base``.  ``gone`` are the others, the uppermost first.
+
+    ``child`` stands on the uppermost, and then on ``base``.  ``generation`` is what ``base`` gets.  ``moved``: the data
+    is in ``base``, and stable.
+    """
+
+    base: UUID
+    gone: tuple[UUID, ...]
+    child: UUID | None = None
+    generation: int
+    wipe: bool = False
+    moved: bool = False
+
+
+class Pull(Intent, frozen=True, kw_only=True):
+    """A volume takes into itself what it shows of those below, and stands on ``parent`` then, or on nothing.
+
+    ``gone`` are volumes that nobody needs then, the uppermost first, and ``unlink`` a template's.  ``generation`` is
+    what ``top`` gets.  ``moved``: the data is in ``top``, and stable.
+    """
+
+    top: UUID
+    gone: tuple[UUID, ...] = ()
+    parent: UUID | None = None
+    unlink: UUID | None = None
+    generation: int
+    wipe: bool = False
+    moved: bool = False
+
+
+class MergeUp(Pull, frozen=True, kw_only=True, tag="merge-up"):
+    """A run of neighbours becomes its uppermost volume."""
+
+
+class Flatten(Pull, frozen=True, kw_only=True, tag="flatten"):
+    """An image becomes one volume, which stands on nothing."""
+
+
+class Rebase(Pull, frozen=True, kw_only=True, tag="rebase"):
+    """An image's lowest volume goes onto ``parent``, the volume of the image ``template``, or onto nothing."""
+
+    template: UUID | None = None
+
+
+class Revert(Intent, frozen=True, kw_only=True, tag="revert"):
+    """The state that ``to`` keeps is the present one: on it comes a new, empty ``leaf``; ``gone`` is what was above."""
+
+    to: UUID
+    leaf: UUID
+    gone: tuple[UUID, ...]
+    wipe: bool = False
+
+
+AnyIntent = (
+    Shrink
+    | Move
+    | SnapshotMany
+    | DeleteMany
+    | Member
+    | MergeDown
+    | MergeUp
+    | Flatten
+    | Rebase
+    | Revert
+)
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

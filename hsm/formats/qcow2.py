@@ -24,6 +24,7 @@ _NAME_LENGTH_AT = 16
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
 _DATA_FILE = 0x44415441
+_BITMAPS = 0x23852875
 _DATA_FILE_BIT = 1 << 2
 _MAX_L1_BYTES = 32 * 2**20
 _REFCOUNT_ORDER = 4
@@ -46,6 +47,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool
     incompatible: int
     snapshots: int
+    bitmaps: bool = False
 
 
 def parse(start: bytes, length: int) -> Header:
@@ -66,7 +68,7 @@ def parse(start: bytes, length: int) -> Header:
             raise BadHeader(msg)
         incompatible, _, _, _, header_length = _V3.unpack_from(start, _V2.size)
     extensions_end = name_at or min(len(start), 1 << cluster_bits)
-    backing_format, data_file = _extensions(start, header_length, extensions_end)
+    backing_format, data_file, bitmaps = _extensions(start, header_length, extensions_end)
     return Header(
         version=version,
         capacity=capacity,
@@ -77,6 +79,7 @@ def parse(start: bytes, length: int) -> Header:
         encrypted=crypt != 0,
         incompatible=incompatible,
         snapshots=snapshots,
+        bitmaps=bitmaps,
     )
 
 
@@ -87,9 +90,9 @@ def _name(start: bytes, offset: int, length: int, file_length: int) -> str:
     return start[offset : offset + length].decode("utf-8", "replace")
 
 
-def _extensions(start: bytes, offset: int, end: int) -> tuple[str | None, bool]:
-    """(backing format, whether there is an external data file) from the header extensions."""
-    backing_format, data_file = None, False
+def _extensions(start: bytes, offset: int, end: int) -> tuple[str | None, bool, bool]:
+    """(backing format, whether there is an external data file, whether there are bitmaps) from the extensions."""
+    backing_format, data_file, bitmaps = None, False, False
     while offset + _EXTENSION.size <= min(end, len(start)):
         kind, length = _EXTENSION.unpack_from(start, offset)
         offset += _EXTENSION.size
@@ -101,8 +104,9 @@ def _extensions(start: bytes, offset: int, end: int) -> tuple[str | None, bool]:
         if kind == _BACKING_FORMAT:
             backing_format = start[offset : offset + length].decode("ascii", "replace")
         data_file = data_file or kind == _DATA_FILE
+        bitmaps = bitmaps or kind == _BITMAPS
         offset += (length + 7) & ~7
-    return backing_format, data_file
+    return backing_format, data_file, bitmaps
 
 
 def renamed(start: bytes, name: str) -> list[tuple[int, bytes]]:

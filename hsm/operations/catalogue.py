@@ -23,9 +23,12 @@ from hsm.operations.domains import (
     SetDomainDescription,
 )
 from hsm.operations.exporting import ExportImage
+from hsm.operations.flattening import FlattenImage, RebaseImage
 from hsm.operations.groups import DeleteImages, SnapshotImages
 from hsm.operations.importing import ImportImage
+from hsm.operations.merging import DeleteSnapshot, Merge
 from hsm.operations.moving import MoveImage
+from hsm.operations.reverting import RevertImage
 from hsm.operations.shrinking import ShrinkingResize
 from hsm.operations.tagging import TagImage, TagVolume
 from libvdsm.api import VERBS
@@ -69,6 +72,11 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.setTags": TagImage,
     "Volume.setTags": TagVolume,
     "Volume.copy": CopyVolume,
+    "Image.merge": Merge,
+    "Image.deleteSnapshot": DeleteSnapshot,
+    "Image.revert": RevertImage,
+    "Image.flatten": FlattenImage,
+    "Image.rebase": RebaseImage,
 }
 
 

@@ -102,7 +102,8 @@ def image_info(
             if reason := chains.wrong_size(volume):
                 raise VolumeDamaged(volume=volume.id, reason=reason)
     except (ImageDamaged, VolumeDamaged) as error:
-        damage = error.reason
+        # Between the steps of a change in place there may be two newest volumes.
+        damage = error.reason if record.damaged or record.attributes.intent is None else None
         leaf = max(record.leaves() or record.own, key=lambda volume: volume.metadata.sequence, default=None)
     name = text = None
     if leaf is not None:

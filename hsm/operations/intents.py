@@ -15,8 +15,20 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from hsm.domains.base import Domain, Held, LeaseBusy, Wanted
-from hsm.formats.attributes import AnyIntent, DeleteMany, Member, Move, Shrink, SnapshotMany
-from hsm.operations import groups, moving, shrinking
+from hsm.formats.attributes import (
+    AnyIntent,
+    DeleteMany,
+    Flatten,
+    Member,
+    MergeDown,
+    MergeUp,
+    Move,
+    Rebase,
+    Revert,
+    Shrink,
+    SnapshotMany,
+)
+from hsm.operations import groups, merging, moving, pulling, reverting, shrinking
 from hsm.operations.base import Context, lock_image, storage_errors
 from hsm.tasks.manager import Job
 from libvdsm.api.types import ImageId
@@ -28,7 +40,7 @@ log = Log("hsm.intents")
 Finish = Callable[[Context, Job, Domain, ImageId, Held], bool]
 """Does what is left of an intent's work, and takes the intent away; false if somebody else has to.
 
-The leases of the image are held already.
+The leases of the image are held already, and may be let go of at the end.
 """
 
 FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType(
@@ -38,6 +50,11 @@ FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType(
         SnapshotMany: groups.finish,
         DeleteMany: groups.finish,
         Member: groups.finish_member,
+        MergeDown: merging.finish_down,
+        MergeUp: pulling.finish,
+        Flatten: pulling.finish,
+        Rebase: pulling.finish,
+        Revert: reverting.finish,
     }
 )
 

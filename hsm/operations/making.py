@@ -21,6 +21,7 @@ from hsm.operations.base import Context, domain_lease
 from hsm.tasks.manager import Job
 from hsm.tools.qemu_img import QemuImg
 from hsm.tools.qemu_io import QemuIo
+from hsm.tools.qemu_layers import QemuLayers
 from libvdsm.api.errors import NotSupported, VolumeExists
 from libvdsm.api.event import VolumeChanged, VolumeCreated
 from libvdsm.api.types import (
@@ -175,3 +176,13 @@ def qemu_img(context: Context) -> QemuImg:
 
 def qemu_io(context: Context) -> QemuIo:
     return QemuIo(context.runner, deadline=context.config.storage.tool_deadline)
+
+
+def qemu_layers(context: Context, domain: Domain) -> QemuLayers:
+    storage = context.config.storage
+    return QemuLayers(
+        context.runner,
+        deadline=storage.tool_deadline,
+        quick=storage.quick_deadline,
+        direct=domain.capabilities.shared,
+    )

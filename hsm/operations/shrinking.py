@@ -30,10 +30,7 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
     assert isinstance(intent, Shrink)
     volume = record.volumes[VolumeId(intent.volume)]
     job.progress("cutting the data")
-    if volume.metadata.format is VolumeFormat.RAW:
-        domain.shrink_data(image, volume.id, intent.capacity)
-    else:
-        _cut_qcow2(context, domain, volume, intent.capacity, held)
+    cut(context, domain, volume, intent.capacity, held)
     with domain_lease(context, domain):
         record = chains.image_of(domain, image)
         metadata = record.volumes[volume.id].metadata
@@ -49,7 +46,11 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
     return True
 
 
-def _cut_qcow2(context: Context, domain: Domain, volume: VolumeRecord, capacity: int, held: Held) -> None:
+def cut(context: Context, domain: Domain, volume: VolumeRecord, capacity: int, held: Held) -> None:
+    """Make a volume's data end at ``capacity`` where it goes on beyond that, and have that stable."""
+    if volume.metadata.format is VolumeFormat.RAW:
+        domain.shrink_data(volume.folder, volume.id, capacity)
+        return
     path = domain.data_path(volume.folder, volume.id)
     if volume.header is not None and volume.header.capacity > capacity:
         # qemu-img alone cuts the file while its tables still name what is cut off (seen: killed between the two, the

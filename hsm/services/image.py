@@ -15,6 +15,7 @@ from hsm.operations.outside import own_file
 from hsm.paging import Listing
 from hsm.services.base import fitting
 from hsm.services.image_copies import ImageCopyService
+from hsm.services.image_layers import ImageLayerService
 from hsm.tools.opener import open_for
 from libvdsm.api.errors import (
     DomainDamaged,
@@ -43,7 +44,7 @@ from libvdsm.api.types import (
 _EXPORTED = (FileFormat.RAW, FileFormat.QCOW2)
 
 
-class ImageService(ImageCopyService, Image):
+class ImageService(ImageCopyService, ImageLayerService, Image):
     def _image(self, given: ImageId | None) -> ImageId:
         return given or ImageId(self.new_id("image"))
 

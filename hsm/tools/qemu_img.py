@@ -118,20 +118,11 @@ class QemuImg:
             argv.append("-n")
             # What stands on something is no zeros where it says nothing.
             argv += [] if more and more.backing else ["--target-is-zero"]
-        last = 0.0
-
-        def on_output(data: bytes) -> None:
-            nonlocal last
-            found = _PROGRESS.findall(data)
-            if found and float(found[-1]) > last:
-                last = float(found[-1])
-                on_percent(last)
-
         self._runner.run(
             [*argv, source.direct_argument if direct else source.argument, target],
             deadline=self._deadline,
             descriptors=descriptors,
-            on_output=on_output,
+            on_output=following(on_percent),
             stop=stop,
             complaints=False,
         )
@@ -173,3 +164,17 @@ class QemuImg:
         except CommandError as error:
             return None if error.status == _ONLY_LEAKS else error.reason
         return None
+
+
+def following(on_percent: Callable[[float], None]) -> Callable[[bytes], None]:
+    """What to do with the output of a program that tells how far it is."""
+    last = 0.0
+
+    def on_output(data: bytes) -> None:
+        nonlocal last
+        found = _PROGRESS.findall(data)
+        if found and float(found[-1]) > last:
+            last = float(found[-1])
+            on_percent(last)
+
+    return on_output

@@ -394,6 +394,46 @@ class ImageDamaged(ApiError):
 
 
 @dataclass(eq=False)
+class NotBelow(ApiError):
+    """Two volumes are no ends of a run of neighbours."""
+
+    code = 320
+    template = (
+        "Volume {base} is not below volume {top} in image {image}. Name the older one first; "
+        "Image.getInfo tells which stands on which."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    base: Annotated[VolumeId, Meta(description="the one that should be below")]
+    top: Annotated[VolumeId, Meta(description="the one that should be above")]
+
+
+@dataclass(eq=False)
+class NotSnapshot(ApiError):
+    """The volume is the newest of its image: it keeps no earlier state."""
+
+    code = 321
+    template = (
+        "Volume {volume} is the present state of image {image}, and no snapshot of it. Image.getInfo shows the "
+        "snapshots; Volume.delete takes the present state away."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    volume: Annotated[VolumeId, Meta(description="the volume")]
+
+
+@dataclass(eq=False)
+class WouldLoseSnapshots(ApiError):
+    """The states that an image keeps would be lost, and nobody has said that they may."""
+
+    code = 322
+    template = (
+        "Image {image} has {snapshots} snapshot(s), whose states would be lost. Ask with discard_snapshots if they "
+        "may, or use Image.rebase, which keeps them."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    snapshots: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
+
+
+@dataclass(eq=False)
 class NoSuchDomain(ApiError):
     """The domain is not attached to this service."""
 

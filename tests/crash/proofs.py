@@ -121,3 +121,19 @@ def zeros(world: World, facts: Facts, contents: Contents) -> str | None:
     file: BinaryIO = world.kept["file"]
     file.seek(0)
     return "the data was given back and not wiped" if file.read().strip(b"\0") else None
+
+
+def became(image: ImageId, left: object, shown: object, gone: object = None) -> Proof:
+    """One volume of an image is left, shows what another showed, and those that went are gone; all else is as it was."""
+
+    def proof(before: Facts, after: Facts) -> bool:
+        mine = tuple(f"{image}/{name} " for name in (left, shown, gone) if name is not None)
+        others = [{k: v for k, v in facts.items() if not k.startswith(mine)} for facts in (before, after)]
+        there = {key.partition(" ")[0] for key in after if key.startswith(mine)}
+        return (
+            after[f"{image}/{left} data"] == before[f"{image}/{shown} data"]
+            and (there == {f"{image}/{left}"} or gone is None)
+            and others[0] == others[1]
+        )
+
+    return proof

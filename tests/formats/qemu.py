@@ -52,6 +52,11 @@ def zero(path: str | Path, format_: str, offset: int, length: int) -> None:
     _run("qemu-io", "-f", format_, "-c", f"write -q -z {offset} {length}", path)
 
 
+def image_io(path: str | Path, format_: str, command: str) -> None:
+    """One of ``qemu-io``'s commands, as a guest's disk would do it; what is discarded is given back."""
+    _run("qemu-io", "-f", format_, "-d", "unmap", "-c", command, path)
+
+
 def content(path: str | Path, format_: str) -> bytes:
     """All that a guest would read, for images that are small."""
     with tempfile.TemporaryDirectory() as folder:

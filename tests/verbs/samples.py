@@ -56,6 +56,11 @@ class Samples:
             "Volume.getInfo": leaf,
             "Volume.measure": leaf,
             "Volume.delete": leaf,
+            "Image.merge": {**of_image, "base": self.base.leaf, "top": self.image.leaf},
+            "Image.deleteSnapshot": {**of_image, "volume": self.base.leaf},
+            "Image.revert": {**of_image, "volume": self.base.leaf},
+            "Image.flatten": {**of_image, "discard_snapshots": True},
+            "Image.rebase": {**of_image, "template": self.template.id},
         }
         if verb in known:
             return known[verb]

@@ -29,6 +29,11 @@ NOT_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "Volume.resize",
             "Image.snapshotMany",
             "Image.deleteMany",
+            "Image.merge",
+            "Image.deleteSnapshot",
+            "Image.revert",
+            "Image.flatten",
+            "Image.rebase",
         ),
     },
     "What concerns this service alone changes nothing on the domain, and so never waits for it, is never refused "

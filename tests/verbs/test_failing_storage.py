@@ -231,7 +231,10 @@ def test_a_task_that_is_stopped_before_it_begins(samples: Samples, verb: str) ->
     assert fingerprint(samples.scene.root) == before
 
 
-RESUMED = ("Domain.create", "Domain.format", "Volume.resize", "Image.snapshotMany", "Image.deleteMany")
+RESUMED = (
+    *("Domain.create", "Domain.format", "Volume.resize", "Image.snapshotMany", "Image.deleteMany"),
+    *("Image.merge", "Image.deleteSnapshot", "Image.revert", "Image.flatten", "Image.rebase"),
+)
 """What a restart takes up again and finishes, instead of telling that it was interrupted."""
 
 
