@@ -15,8 +15,10 @@ from hsm.config import HsmConfig
 from hsm.domains.registry import Registry, installed_drivers
 from hsm.events import EventLog
 from hsm.keeper import Keepers
+from hsm.operations.attending import Attendant
 from hsm.operations.base import Context
 from hsm.operations.catalogue import OPERATIONS, rebuild
+from hsm.operations.transferring import recover
 from hsm.services.base import Parts, Service
 from hsm.services.config import ConfigService
 from hsm.services.domain import DomainService
@@ -25,12 +27,14 @@ from hsm.services.host import HostService
 from hsm.services.image import ImageService
 from hsm.services.session import SessionService
 from hsm.services.task import TaskService
+from hsm.services.transfer import TransferService
 from hsm.services.volume import VolumeService
 from hsm.status import Status
 from hsm.tasks.manager import TaskManager
 from hsm.tasks.modes import NonTransparent
 from hsm.tasks.states import ENDED
 from hsm.tasks.store import TaskStore
+from hsm.transfers.transfers import Transfers
 from libvdsm.api import VERBS
 from libvdsm.api.errors import Unavailable
 from libvdsm.api.types import DomainId, TaskId
@@ -63,6 +67,7 @@ SERVICES: dict[str, type[Service]] = {
     "Volume": VolumeService,
     "Task": TaskService,
     "Event": EventService,
+    "Transfer": TransferService,
 }
 _PATIENCE = 20.0
 _OWNER = "the service"
@@ -80,10 +85,12 @@ class App:
         runner = Runner()
         keepers = Keepers(run)
         registry = Registry(installed_drivers(), state / "domains.json")
-        self.context = Context(config, registry, runner, keepers, self.events)
+        self.transfers = Transfers(config, runner, self.events)
+        self.context = Context(config, registry, runner, keepers, self.events, self.transfers)
         store = TaskStore(state / "tasks.db")
         ownership = NonTransparent(store, config.tasks.keep, config.tasks.keep_count)
         self.tasks = TaskManager(self.events, [ownership], config.tasks.workers, config.tasks.queue)
+        self._attendant = Attendant(self.context, self.tasks.trying)
         sessions = Sessions(config.limits.session_idle)
         self.status = Status(runner, keepers)
         parts = Parts(
@@ -103,15 +110,19 @@ class App:
 
     def start(self) -> None:
         """Settle what the service before left, then answer."""
+        recover(self.context)
         self.tasks.recover(lambda verb, params: rebuild(self.context, verb, params))
         self._default_domain()
         self._collect_garbage()
+        self._attendant.start()
         self._listen()
         log.info("serving", seconds=round(self.status.ready(), 3), wires=" ".join(self.status.wires()))
 
     def stop(self) -> None:
         """Stop answering; tasks stop where they can, or are finished."""
         self.tasks.close(_PATIENCE)
+        self._attendant.stop()
+        self.transfers.stop()
         for listener in self.listeners:
             listener.close()
         log.info("stopped")

@@ -22,6 +22,7 @@ from hsm.operations.domains import (
     SetDomainDescription,
 )
 from hsm.operations.shrinking import ShrinkingResize
+from hsm.operations.transferring import FinishTransfer
 from libvdsm.api import VERBS
 
 
@@ -55,6 +56,7 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Volume.setDescription": SetDescription,
     "Volume.setLegality": SetLegality,
     "Volume.delete": DeleteVolume,
+    "Transfer.finish": FinishTransfer,
 }
 
 

@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from hsm.domains.base import Domain, Garbage, ImageRecord, VolumeRecord
-from hsm.operations import intents
+from hsm.operations import expiring, intents
 from hsm.operations.base import (
     BaseOperation,
     Context,
@@ -71,7 +71,8 @@ def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
         if not garbage.begun:
             job.check()
             freed += _reclaim(domain, garbage, removed, kept)
-    finished, unfinished = _settle(context, domain, job)
+    finished, unfinished, given_up = _settle(context, domain, job)
+    removed += given_up
     if removed:
         log.info("garbage collected", domain=domain.id, items=len(removed), bytes=freed)
         context.events.emit(GarbageCollected(domain=domain.id, items=len(removed)))
@@ -85,10 +86,14 @@ def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
     )
 
 
-def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], list[ImageId]]:
-    """Finish the changes in place that have begun and not ended: the images where that was done, and where not."""
+def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], list[ImageId], list[str]]:
+    """Finish the changes in place that have begun and not ended: the images where that was done, and where not.
+
+    Uploads that nobody went on with in time are given up: what was removed so.
+    """
     finished: list[ImageId] = []
     unfinished: list[ImageId] = []
+    given_up: list[str] = []
     for image in domain.image_ids():
         job.check()
         record = domain.image(image)
@@ -98,9 +103,11 @@ def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], 
             (finished if intents.try_finish(context, job, domain, image) else unfinished).append(image)
         elif record.attributes.making is not None and record.published:
             _forget_making(context, domain, image)
+        elif expiring.is_due(record):
+            given_up += expiring.give_up(context, job, domain, image)
         else:
             mend_roles(context, domain, record)
-    return finished, unfinished
+    return finished, unfinished, given_up
 
 
 def _forget_making(context: Context, domain: Domain, image: ImageId) -> None:

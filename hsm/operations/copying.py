@@ -26,6 +26,7 @@ from hsm.operations.base import (
     storage_errors,
 )
 from hsm.operations.creation import CreateImage, absent
+from hsm.operations.inspecting import inspect
 from hsm.operations.making import (
     Plan,
     empty_data,
@@ -36,16 +37,11 @@ from hsm.operations.making import (
 )
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
-from hsm.tools import inspection
 from hsm.tools.qemu_img import Source
 from libvdsm.api.errors import (
     CannotShrink,
-    DamagedImage,
     FileNotUsable,
-    FormatMismatch,
     NoSuchVolume,
-    UnsafeImage,
-    UnsupportedImage,
 )
 from libvdsm.api.image import ExportInfo
 from libvdsm.api.types import (
@@ -78,10 +74,10 @@ class ImportImage(CreateImage):
         job.progress("looking at the file")
         domain = self.domain()
         with storage_errors(self.context, self.domain_id, self.image_id), ExitStack() as stack:
-            found = _inspect(self.context, self.params.source, self.params.source_format)
+            found = inspect(self.context, self.params.source, self.params.source_format)
             source = stack.enter_context(self._readable(job, found.format))
             if source != self.params.source:
-                found = _inspect(self.context, source, FileFormat(found.format))
+                found = inspect(self.context, source, FileFormat(found.format))
             capacity = round_up(self.params.capacity or found.capacity)
             if capacity < found.capacity:
                 raise CannotShrink(volume=self.volume_id, capacity=found.capacity)
@@ -146,26 +142,6 @@ def _copy(source: int, target: int, job: Job) -> None:
         if data.count(0) != len(data):
             os.pwrite(target, data, offset)
         offset += len(data)
-
-
-def _inspect(context: Context, descriptor: int, declared: FileFormat | None) -> inspection.Inspected:
-    """Look at a file before any tool opens it; what is refused is a declared error."""
-    try:
-        return inspection.inspect(descriptor, declared.value if declared else None, runner=context.runner)
-    except inspection.Refused as refused:
-        raise _refusal(refused, declared) from None
-
-
-def _refusal(refused: inspection.Refused, declared: FileFormat | None) -> Exception:
-    kind = refused.kind
-    if kind in (inspection.Kind.BACKING_FILE, inspection.Kind.DATA_FILE, inspection.Kind.EXTENTS):
-        return UnsafeImage(kind=kind.value, reason=refused.detail)
-    if kind is inspection.Kind.FORMAT_MISMATCH:
-        said = declared.value if declared else "raw"
-        return FormatMismatch(declared=said, found=refused.found or "something else", reason=refused.detail)
-    if kind is inspection.Kind.DAMAGED:
-        return DamagedImage(reason=refused.detail)
-    return UnsupportedImage(reason=refused.detail)
 
 
 def copying(
