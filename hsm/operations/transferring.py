@@ -45,7 +45,6 @@ from libvdsm.api.errors import (
     TaskStopped,
     TransferStateWrong,
     VolumeDamaged,
-    VolumeExists,
 )
 from libvdsm.api.event import ImageDeleted, VolumeChanged, VolumeCreated
 from libvdsm.api.transfer import Content, TransferInfo, TransferState
@@ -89,7 +88,7 @@ def upload(context: Context, record: Record, text: str | None) -> Live:
         live = context.transfers.begin(record)
         undo.callback(context.transfers.drop, live)
         live.held = _publish(context, domain, record, text)
-        undo.callback(_unpublish, context, domain, live)
+        undo.callback(_undo, context, domain, live)
         context.events.emit(VolumeCreated(domain=record.domain, image=record.image, volume=record.volume))
         context.transfers.open(live, _export(domain, record))
         undo.pop_all()
@@ -181,7 +180,7 @@ def resume(context: Context, live: Live) -> None:
         try:
             hold(domain, live)
             _fit(domain, record)
-        except (NoSuchImage, NoSuchVolume, VolumeExists) as error:
+        except (NoSuchImage, NoSuchVolume) as error:
             _give_up(context, live, error)
             raise
         context.transfers.open(live, _export(domain, record))
@@ -217,7 +216,7 @@ def _fit(domain: Domain, record: Record) -> None:
     if volume is None:
         raise NoSuchVolume(domain=record.domain, volume=record.volume)
     if not chains.gives_up(image, volume):
-        raise VolumeExists(volume=record.volume, reason="somebody changed it since")
+        raise VolumeDamaged(volume=record.volume, reason="somebody changed it since")
     if record.content is Content.DATA:
         chains.prove(volume)
         if reason := chains.wrong_size(volume):
@@ -257,19 +256,27 @@ def end(context: Context, live: Live, event: Event) -> None:
 
 
 def _unpublish(context: Context, domain: Domain, live: Live) -> None:
-    """Give an upload's volume back, if it is still one."""
+    """Give an upload's volume back, if it is still one, and then its lease."""
     record = live.record
     left = None
-    with ExitStack() as last:
-        last.callback(context.transfers.release, live)
-        with domain_lease(context, domain):
-            image = domain.image(record.image)
-            volume = image.volumes.get(record.volume) if image else None
-            if image is not None and volume is not None and chains.gives_up(image, volume):
-                left = domain.unpublish_image(record.image, wipe=False)
+    with domain_lease(context, domain):
+        image = domain.image(record.image)
+        volume = image.volumes.get(record.volume) if image else None
+        if image is not None and volume is not None and chains.gives_up(image, volume):
+            left = domain.unpublish_image(record.image, wipe=False)
+    context.transfers.release(live)
     if left is not None:
         context.events.emit(ImageDeleted(domain=record.domain, image=record.image))
         give_back(domain, left)
+
+
+def _undo(context: Context, domain: Domain, live: Live) -> None:
+    """The same, where nobody can be told of trouble: it is given back when it expires."""
+    try:
+        _unpublish(context, domain, live)
+    except (OSError, ApiError) as error:
+        context.transfers.release(live)
+        log.warning("an upload that did not begin stays until it expires", image=live.record.image, error=error)
 
 
 class FinishTransfer(BaseOperation):
@@ -316,7 +323,8 @@ class FinishTransfer(BaseOperation):
         live = self.live
         state, record = live.record.state, live.record
         whole = not record.is_upload or record.arrived >= record.size
-        if state not in _READY and not (state is TransferState.INTERRUPTED and whole and live.held):
+        fit = state in _READY or (state is TransferState.INTERRUPTED and whole)
+        if not fit or live.held is None:
             raise wrong(live, "resume it, and send what has not arrived" if not live.ended else "it has ended")
 
     def _close(self) -> None:

@@ -117,7 +117,7 @@ class Imageio:
         for path in (self.data, self._control):
             with suppress(FileNotFoundError):
                 os.unlink(path)
-        argv = [_program(), "--conf-dir", str(self._private)]
+        argv = [program() or PROGRAM, "--conf-dir", str(self._private)]
         self._process = self._runner.start(argv, output=self._said)
         try:
             self._until_it_answers()
@@ -254,10 +254,10 @@ def _answer(connection: http.client.HTTPConnection) -> bytes:
     return said
 
 
-def _program() -> str:
-    """The daemon that was installed together with this service, or the host's own."""
+def program() -> str | None:
+    """The daemon that was installed together with this service, or the host's own; None if there is none."""
     beside = Path(sys.executable).parent / PROGRAM
-    return str(beside) if beside.exists() else shutil.which(PROGRAM) or PROGRAM
+    return str(beside) if beside.exists() else shutil.which(PROGRAM)
 
 
 def _free_port() -> int:

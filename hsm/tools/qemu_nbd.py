@@ -21,6 +21,7 @@ from libvdsm.run import CommandError, Runner
 _PROGRAM = "qemu-nbd"
 _CLIENTS = 10
 """Connections at once: those of eight clients of ovirt-imageio's, and two of ours."""
+_BLOCK = 4096
 _START = 10.0
 _END = 60.0
 _MOMENT = 0.005
@@ -37,7 +38,7 @@ class Export:
 
     def argv(self, listening: str) -> list[str]:
         node = {"driver": self.format, "file": {"driver": "file", "filename": self.path}}
-        direct = _direct(self.path)
+        direct = _direct(self.path, self.format)
         argv = [_PROGRAM, "--persistent", f"--shared={_CLIENTS}", f"--socket={listening}"]
         argv += [f"--cache={'none' if direct else 'writeback'}", f"--aio={'native' if direct else 'threads'}"]
         if self.read_only:
@@ -110,13 +111,19 @@ def _how(status: int) -> str:
     return f"it was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
-def _direct(path: str) -> bool:
-    """Whether the file system lets data go past the page cache."""
+def _direct(path: str, format_: str) -> bool:
+    """Whether the file system lets data go past the page cache.
+
+    The end of a raw file that is no whole number of blocks cannot be written so (seen: QEMU answers with an error).
+    """
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return False
-    return True
+    try:
+        return format_ != "raw" or os.fstat(descriptor).st_size % _BLOCK == 0
+    finally:
+        os.close(descriptor)
 
 
 def _answers(path: str) -> bool:

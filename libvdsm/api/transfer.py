@@ -242,7 +242,7 @@ class Transfer(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(NoSuchTransfer, TransferStateWrong, StorageFailed, ToolFailed),
+        errors=(NoSuchTransfer, TransferStateWrong, ToolFailed),
         positional=("transfer", "arrived"),
     )
     @abstractmethod
@@ -283,7 +283,7 @@ class Transfer(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(NoSuchTransfer, TransferStateWrong, *_READING, DomainBusy),
+        errors=(NoSuchTransfer, TransferStateWrong, *_READING, DomainBusy, DomainReadOnly, ImageInUse),
         positional=("transfer",),
     )
     @abstractmethod
@@ -298,6 +298,7 @@ class Transfer(ABC):
             TransferStateWrong,
             *_READING,
             DomainBusy,
+            DomainReadOnly,
             NoSpace,
             VolumeDamaged,
             *_CHECKING,
@@ -315,6 +316,8 @@ class Transfer(ABC):
         checksum: Annotated[
             str,
             Meta(
+                min_length=64,
+                max_length=64,
                 pattern="^[0-9a-f]{64}\\Z",
                 description="of what was sent, to be compared: BLAKE2b of 32 bytes over those of each 4 MiB, "
                 "as `ovirt_imageio.client.checksum` and `hsmctl` make it",
