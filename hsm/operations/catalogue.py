@@ -21,8 +21,8 @@ from hsm.operations.domains import (
     FormatDomain,
     SetDomainDescription,
 )
+from hsm.operations.finishing import FinishTransfer
 from hsm.operations.shrinking import ShrinkingResize
-from hsm.operations.transferring import FinishTransfer
 from libvdsm.api import VERBS
 
 

@@ -11,44 +11,35 @@ Where a crash leaves a transfer: before publication, nowhere; after it, interrup
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
-from typing import Any
 
 import msgspec
 
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.formats.attributes import Attributes, VolumeAttributes
-from hsm.formats.volume import next_generation
 from hsm.operations import chains
-from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, lock_image, storage_errors
+from hsm.operations.base import Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.copying import lease_for_reading, readable_chain
 from hsm.operations.creation import absent
 from hsm.operations.deletion import give_back
-from hsm.operations.describe import transfer_info
-from hsm.operations.inspecting import inspect
 from hsm.operations.making import Plan, empty_data, plan_volume
 from hsm.tasks.locks import Locks
-from hsm.tasks.manager import Job, Objects
 from hsm.tools.qemu_nbd import Export
 from hsm.transfers.states import Event
 from hsm.transfers.store import Record
 from hsm.transfers.transfers import Live
 from libvdsm.api.errors import (
-    ChecksumMismatch,
     NoSuchImage,
     NoSuchTransfer,
     NoSuchVolume,
-    TaskStopped,
     TransferStateWrong,
     VolumeDamaged,
 )
-from libvdsm.api.event import ImageDeleted, VolumeChanged, VolumeCreated
-from libvdsm.api.transfer import Content, TransferInfo, TransferState
-from libvdsm.api.types import Allocation, FileFormat, Legality, TransferId
+from libvdsm.api.event import ImageDeleted, VolumeCreated
+from libvdsm.api.transfer import Content, TransferState
+from libvdsm.api.types import Allocation, Legality, TransferId
 from libvdsm.declare import ApiError
 from libvdsm.log import Log
 from libvdsm.run import CommandError
@@ -90,7 +81,7 @@ def upload(context: Context, record: Record, text: str | None) -> Live:
         live.held = _publish(context, domain, record, text)
         undo.callback(_undo, context, domain, live)
         context.events.emit(VolumeCreated(domain=record.domain, image=record.image, volume=record.volume))
-        context.transfers.open(live, _export(domain, record))
+        context.transfers.open(live, export(domain, record))
         undo.pop_all()
     return live
 
@@ -105,7 +96,7 @@ def download(context: Context, record: Record, chain: list[VolumeRecord]) -> Liv
         readable_chain(domain, chains.image_of(domain, record.image), record.volume)
         live = context.transfers.begin(record, held)
         undo.callback(context.transfers.drop, live)
-        context.transfers.open(live, _export(domain, record))
+        context.transfers.open(live, export(domain, record))
         undo.pop_all()
     return live
 
@@ -162,7 +153,7 @@ def _abandon(context: Context, domain: Domain, plan: Plan) -> None:
         log.warning("left for the collector", image=plan.new.image, volume=plan.new.volume, error=error)
 
 
-def _export(domain: Domain, record: Record, *, read_only: bool = False) -> Export:
+def export(domain: Domain, record: Record, *, read_only: bool = False) -> Export:
     path = domain.data_path(record.image, record.volume)
     format_ = "raw" if record.content is Content.FILE else record.format.value
     sparse = record.allocation is Allocation.SPARSE
@@ -183,7 +174,7 @@ def resume(context: Context, live: Live) -> None:
         except (NoSuchImage, NoSuchVolume) as error:
             _give_up(context, live, error)
             raise
-        context.transfers.open(live, _export(domain, record))
+        context.transfers.open(live, export(domain, record))
 
 
 def _give_up(context: Context, live: Live, error: ApiError) -> None:
@@ -279,150 +270,6 @@ def _undo(context: Context, domain: Domain, live: Live) -> None:
         log.warning("an upload that did not begin stays until it expires", image=live.record.image, error=error)
 
 
-class FinishTransfer(BaseOperation):
-    """Transfer.finish"""
-
-    def __init__(self, context: Context, params: Any) -> None:
-        super().__init__(context, params)
-        self.live = find(context, params.transfer)
-
-    @property
-    def locks(self) -> Locks:
-        return locks(self.live)
-
-    @property
-    def objects(self) -> Objects:
-        record = self.live.record
-        return Objects(record.domain, record.image, record.volume)
-
-    def outcome(self) -> TransferInfo | None:
-        if self.live.record.state is not TransferState.FINISHED:
-            return None
-        if self.params.checksum and self.live.record.checksum not in (None, self.params.checksum):
-            raise ChecksumMismatch(expected=self.params.checksum, found=self.live.record.checksum or "")
-        return transfer_info(self.context.transfers, self.live)
-
-    def run(self, job: Job) -> TransferInfo:
-        live, transfers = self.live, self.context.transfers
-        with live.turn, ExitStack() as undo:
-            self._ready()
-            transfers.change(live, Event.FINISH)
-            undo.push(self._not_finished)
-            with ExitStack() as stay, storage_errors(self.context, live.record.domain, live.record.image):
-                if self.params.checksum is not None:
-                    stay.enter_context(transfers.staying(live))
-                job.progress("making it stable")
-                self._close()
-                checksum = self._upload(job) if live.record.is_upload else self.params.checksum
-            undo.pop_all()
-            transfers.release(live)
-            transfers.change(live, Event.COMPLETE, checksum=checksum)
-            return transfer_info(self.context.transfers, live)
-
-    def _ready(self) -> None:
-        live = self.live
-        state, record = live.record.state, live.record
-        whole = not record.is_upload or record.arrived >= record.size
-        fit = state in _READY or (state is TransferState.INTERRUPTED and whole)
-        if not fit or live.held is None:
-            raise wrong(live, "resume it, and send what has not arrived" if not live.ended else "it has ended")
-
-    def _close(self) -> None:
-        try:
-            self.context.transfers.close(self.live)
-        except CommandError:
-            self._lost = True
-            raise
-
-    _lost = False
-    """whether something that was sent may not be there"""
-
-    def _not_finished(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        problem = error.message if isinstance(error, ApiError) and not isinstance(error, TaskStopped) else None
-        self.context.transfers.change(self.live, Event.BREAK if self._lost else Event.PAUSE, problem=problem)
-
-    def _upload(self, job: Job) -> str | None:
-        """Look at what came, and make it legal; its checksum, if it was compared."""
-        record = self.live.record
-        domain = self.context.registry.get(record.domain)
-        domain.sync_data(record.image, record.volume)
-        job.progress("looking at it")
-        capacity = self._inspect(domain)
-        self._sound(domain, capacity)
-        if self.params.checksum is not None:
-            self._compare(job, domain)
-        with domain_lease(self.context, domain):
-            image, volume = self._sound(domain, capacity)
-            metadata = msgspec.structs.replace(
-                volume.metadata,
-                capacity=capacity,
-                legality=Legality.LEGAL,
-                generation=next_generation(volume.metadata.generation),
-            )
-            job.commit()
-            domain.rewrite(record.image, record.volume, metadata)
-            forget_expiry(domain, image, volume)
-        self.context.events.emit(VolumeChanged(domain=record.domain, image=record.image, volume=record.volume))
-        checksum: str | None = self.params.checksum
-        return checksum
-
-    def _inspect(self, domain: Domain) -> int:
-        """The size that the guest sees, of a file that refers to no other."""
-        record = self.live.record
-        descriptor = os.open(domain.data_path(record.image, record.volume), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            found = inspect(self.context, descriptor, FileFormat(record.format.value))
-        finally:
-            os.close(descriptor)
-        if found.capacity % _SECTOR or not found.capacity:
-            raise VolumeDamaged(
-                volume=record.volume, reason=f"its header says {found.capacity} bytes, no whole sectors"
-            )
-        return found.capacity
-
-    def _sound(self, domain: Domain, capacity: int) -> tuple[ImageRecord, VolumeRecord]:
-        """The volume as it lies there, still as illegal as it was made, with nothing wrong in it."""
-        record = self.live.record
-        image = chains.image_of(domain, record.image)
-        volume = image.volumes.get(record.volume)
-        reason = "it is not there any more"
-        if volume is not None:
-            chains.prove(volume)
-            changed = msgspec.structs.replace(
-                volume, metadata=msgspec.structs.replace(volume.metadata, capacity=capacity)
-            )
-            reason = chains.wrong_size(changed) or ""
-            if record.content is Content.DATA and capacity != record.size:
-                reason = f"it has {capacity} bytes, and {record.size} were to come"
-            if not chains.gives_up(image, volume):
-                reason = "somebody changed it"
-        if reason or volume is None:
-            raise VolumeDamaged(volume=record.volume, reason=reason)
-        return image, volume
-
-    def _compare(self, job: Job, domain: Domain) -> None:
-        record = self.live.record
-        job.progress("comparing checksums", 0, record.size)
-        found = self.context.transfers.checksum(self.live, _export(domain, record, read_only=True), job.check)
-        if found != self.params.checksum:
-            # What is there is of no use, so all of it is to be sent again.
-            self.context.transfers.amend(self.live, arrived=0)
-            raise ChecksumMismatch(expected=self.params.checksum, found=found)
-
-
-def forget_expiry(domain: Domain, image: ImageRecord, volume: VolumeRecord) -> None:
-    """A volume that is whole has no time at which it is given up; if that stays, it means nothing."""
-    kept = image.attributes.volumes.get(volume.id)
-    if kept is None or kept.expires is None:
-        return
-    try:
-        _set_expiry(domain, image, volume, None)
-    except OSError as error:
-        log.warning("an expiry stays that means nothing", image=image.id, error=error)
-
-
 # ---- after a restart
 
 
@@ -450,11 +297,28 @@ def _settle(context: Context, live: Live) -> None:
             transfers.drop(live)
         elif record.is_upload and volume is None:
             transfers.change(live, Event.FAIL, problem="its image is gone")
-        elif before is TransferState.FINISHING and volume is not None and volume.metadata.legality is Legality.LEGAL:
+        elif before is TransferState.FINISHING and is_committed(domain, record):
+            commit_again(context, domain, record)
             transfers.change(live, Event.FINISH)
             transfers.change(live, Event.COMPLETE)
         else:
             hold(domain, live)
+
+
+def is_committed(domain: Domain, record: Record) -> bool:
+    """Whether an upload's volume was made legal by its finishing, and by nobody since."""
+    image = domain.image(record.image)
+    volume = image.volumes.get(record.volume) if image is not None else None
+    return volume is not None and volume.metadata.legality is Legality.LEGAL and volume.metadata.generation == 1
+
+
+def commit_again(context: Context, domain: Domain, record: Record) -> None:
+    """Make the commit stable, which may have been cut off between its rename and its synchronisation."""
+    with domain_lease(context, domain):
+        image = chains.image_of(domain, record.image)
+        volume = image.volumes[record.volume]
+        domain.rewrite(record.image, record.volume, volume.metadata)
+        set_expiry(domain, image, volume, None)
 
 
 def touched(context: Context, live: Live, when: float) -> None:
@@ -470,10 +334,10 @@ def touched(context: Context, live: Live, when: float) -> None:
         image = domain.image(record.image)
         volume = image.volumes.get(record.volume) if image is not None else None
         if image is not None and volume is not None and chains.gives_up(image, volume):
-            _set_expiry(domain, image, volume, when + expiry)
+            set_expiry(domain, image, volume, when + expiry)
 
 
-def _set_expiry(domain: Domain, image: ImageRecord, volume: VolumeRecord, expires: float | None) -> None:
+def set_expiry(domain: Domain, image: ImageRecord, volume: VolumeRecord, expires: float | None) -> None:
     kept = msgspec.structs.replace(image.attributes.volumes.get(volume.id, VolumeAttributes()), expires=expires)
     volumes = {**image.attributes.volumes, volume.id: kept}
     if kept == VolumeAttributes():

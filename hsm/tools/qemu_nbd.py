@@ -79,7 +79,8 @@ class QemuNbd:
     def end(self, *, patience: float = _END) -> None:
         """End it: with its memory written down, or at once without ``patience``.
 
-        Raises ``CommandError`` if what it had in memory may be lost.
+        Asked before it has answered anybody it may not hear it (seen: it sets up its main loop after it listens), so
+        flush first, or do without patience.  Raises ``CommandError`` if what it had in memory may be lost.
         """
         if self._said < 0:
             return

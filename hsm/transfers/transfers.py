@@ -211,12 +211,11 @@ class Transfers:
         with ExitStack() as last:
             last.callback(self._leave_daemon)
             last.callback(server.end, patience=0.0)
-            daemon = self._daemon
-            if daemon is not None:
-                daemon.remove(live.record.ticket)
-                if live.record.is_upload:
-                    self._flush(daemon, live, server)
-            server.end()
+            daemon = self._running_daemon()
+            daemon.remove(live.record.ticket)
+            if live.record.is_upload:
+                self._flush(daemon, live, server)
+                server.end()
 
     def _flush(self, daemon: Imageio, live: Live, server: QemuNbd) -> None:
         """Errors of what is written late are only told to who asks; nobody asks any more but us."""
@@ -229,9 +228,9 @@ class Transfers:
 
     def checkpoint(self, live: Live) -> None:
         """Have stable what was sent so far.  Raises ``CommandError``."""
-        if self._daemon is None or live.server is None:
-            raise CommandError("ovirt-imageio", "it does not run")
-        self._daemon.flush(live.record.ticket)
+        if live.server is None:
+            raise CommandError("qemu-nbd", "it does not run")
+        self._running_daemon().flush(live.record.ticket)
 
     def halt(self, live: Live) -> None:
         """Move no more data, whatever becomes of what was sent and is not stable."""
@@ -318,6 +317,13 @@ class Transfers:
             if self._daemon is None:
                 self._daemon = self._start_daemon(earlier)
             self._users += 1
+            return self._daemon
+
+    def _running_daemon(self) -> Imageio:
+        """The daemon of who has entered, also if it had ended."""
+        with self._daemon_turn:
+            self.mend()
+            assert self._daemon is not None
             return self._daemon
 
     def _leave_daemon(self) -> None:
