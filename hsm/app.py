@@ -17,8 +17,10 @@ from hsm.config import HsmConfig
 from hsm.domains.registry import Registry, installed_drivers
 from hsm.events import EventLog
 from hsm.keeper import Keepers
+from hsm.operations.attending import Attendant
 from hsm.operations.base import Context
 from hsm.operations.catalogue import OPERATIONS, rebuild
+from hsm.operations.transferring import recover
 from hsm.services.admission import Admission
 from hsm.services.audit import AuditService
 from hsm.services.base import Parts, Service
@@ -29,6 +31,7 @@ from hsm.services.host import HostService
 from hsm.services.image import ImageService
 from hsm.services.session import SessionService
 from hsm.services.task import TaskService
+from hsm.services.transfer import TransferService
 from hsm.services.volume import VolumeService
 from hsm.status import Status
 from hsm.tasks.manager import TaskManager
@@ -36,6 +39,7 @@ from hsm.tasks.modes import NonTransparent, Ownership, Transparent
 from hsm.tasks.owners import Owners
 from hsm.tasks.states import ENDED
 from hsm.tasks.store import TaskStore
+from hsm.transfers.transfers import Transfers
 from libvdsm.api import VERBS
 from libvdsm.api.errors import Unavailable
 from libvdsm.api.types import DomainId, TaskId, TaskMode
@@ -69,6 +73,7 @@ SERVICES: dict[str, type[Service]] = {
     "Task": TaskService,
     "Event": EventService,
     "Audit": AuditService,
+    "Transfer": TransferService,
 }
 _PATIENCE = 20.0
 _OWNER = "the service"
@@ -86,7 +91,8 @@ class App:
         runner = Runner()
         keepers = Keepers(run)
         registry = Registry(installed_drivers(), state / "domains.json")
-        self.context = Context(config, registry, runner, keepers, self.events)
+        self.transfers = Transfers(config, runner, self.events)
+        self.context = Context(config, registry, runner, keepers, self.events, self.transfers)
         store = TaskStore(state / "tasks.db")
         keep, count = config.tasks.keep, config.tasks.keep_count
         ownerships: list[Ownership] = [NonTransparent(store, keep, count), Transparent(keep, count)]
@@ -96,6 +102,7 @@ class App:
             self.events, ownerships, config.tasks.workers, config.tasks.queue, witness=self.recorder
         )
         self.owners = Owners(self.tasks, config.tasks.owner_grace, config.tasks.owner_keep)
+        self._attendant = Attendant(self.context, self.tasks.trying)
         sessions = Sessions(config.limits.session_idle)
         self.status = Status(runner, keepers)
         file, presence = str(config_file) if config_file else None, self.owners.presence
@@ -121,11 +128,13 @@ class App:
         """Settle what the service before left, then answer."""
         if self.recorder:
             self.recorder.recover()
+        recover(self.context)
         self.tasks.recover(lambda verb, params: rebuild(self.context, verb, params))
         if self.recorder:
             self.recorder.settle(self.tasks.list())
         self._default_domain()
         self._collect_garbage()
+        self._attendant.start()
         self._listen()
         log.info("serving", seconds=round(self.status.ready(), 3), wires=" ".join(self.status.wires()))
 
@@ -133,6 +142,8 @@ class App:
         """Stop answering; tasks stop where they can, or are finished."""
         self.owners.presence.close()
         self.tasks.close(_PATIENCE)
+        self._attendant.stop()
+        self.transfers.stop()
         for listener in self.listeners:
             listener.close()
         if self.audit:

@@ -129,6 +129,18 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     ] = 100_000
 
 
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """Uploads and downloads; their data goes through ovirt-imageio."""
+
+    port: Annotated[_Port, Meta(description="Port for the data, on the loopback address. 0: any free port.")] = 54334
+    inactivity: Annotated[
+        float, _seconds("A transfer that moves no data for this time is paused.", ge=1, le=1e6)
+    ] = 60.0
+    expiry: Annotated[
+        float, _seconds("A transfer that nobody goes on with is given up after this time.", ge=1, le=1e9)
+    ] = 86400.0
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What is logged, and how."""
 
@@ -148,6 +160,7 @@ class HsmConfig(msgspec.Struct, frozen=True, kw_only=True):
     rights: Rights = field(default_factory=Rights)
     tasks: Tasks = field(default_factory=Tasks)
     storage: Storage = field(default_factory=Storage)
+    transfer: Transfer = field(default_factory=Transfer)
     log: Log = field(default_factory=Log)
     audit: Audit = field(default_factory=Audit)
 
@@ -166,6 +179,7 @@ def embedded(home: Path) -> dict[str, str]:
         "service.run_dir": str(home / "run"),
         "service.default_domain": str(home / "domains"),
         "listen.tcp": "no",
+        "transfer.port": "0",
         "listen.unix_mode": "0600",
     }
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from hsm.config import HEADING, HsmConfig
 from hsm.operations.checking import KINDS
 from hsm.tasks.states import ENDED, TABLE, diagram
+from hsm.transfers import states as transfers
 from libvdsm.config import template
 from libvdsm.generate.__main__ import ROOT, stale, write
 from libvdsm.generate.markdown import code, table
@@ -30,12 +31,19 @@ _DAMAGE = """\
 *warning*, that it can, and that something is not as it should be. A domain without errors is healthy."""
 
 
+_TRANSFERS = """\
+A transfer lives from `Transfer.start` until it is finished, cancelled or given up. It outlives broken connections, the
+client and the service; the event `TransferChanged` tells of each arrow in the picture. What has to be done when it is
+interrupted stands in [the guide](transfers.md)."""
+
+
 def files() -> Mapping[str, str]:
     """Path below the project's folder -> text."""
     return {
         "conf/hsm.conf": template(HsmConfig, HEADING),
         "docs/guide/task-states.md": _states(),
         "docs/guide/damage.md": _damage(),
+        "docs/guide/transfer-states.md": _transfer_states(),
     }
 
 
@@ -47,6 +55,20 @@ def _states() -> str:
         "# The life of a task",
         _STATES,
         code("mermaid", diagram().rstrip()),
+        table(("State", "Meaning", "Ended"), rows),
+    )
+
+
+def _transfer_states() -> str:
+    meanings = documented(type(next(iter(transfers.TABLE))))
+    rows = [
+        (f"`{state.value}`", meanings[state.name], "yes" if state in transfers.ENDED else "") for state in transfers.TABLE
+    ]
+    return _page(
+        "hsm/transfers/states.py",
+        "# The life of a transfer",
+        _TRANSFERS,
+        code("mermaid", transfers.diagram().rstrip()),
         table(("State", "Meaning", "Ended"), rows),
     )
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hsm.keeper import Keepers
+from hsm.tools import imageio
 from libvdsm.api.host import ChildInfo, HostStats, ToolInfo
 from libvdsm.run import CommandError, Runner
 
@@ -20,6 +21,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TOOLS = {
     "qemu-img": "copying, importing, exporting, measuring and growing qcow2 volumes",
+    "qemu-nbd": "uploads and downloads",
     "setpriv": "ending programs together with the service; they end by themselves instead",
 }
 _VERSION_DEADLINE = 5
@@ -67,6 +69,7 @@ class Status:
         """The programs that the service starts; asked for once."""
         if self._tools is None:
             self._tools = [_tool(self._runner, name, purpose) for name, purpose in _TOOLS.items()]
+            self._tools.append(_imageio())
         return self._tools
 
     def stats(self, queued: int, running: int, domains: int) -> HostStats:
@@ -92,6 +95,17 @@ class Status:
             domains=domains,
             children=children,
         )
+
+
+def _imageio() -> ToolInfo:
+    """The data mover, which tells its version only as a Python package."""
+    path = imageio.program()
+    if path is None:
+        return ToolInfo(name=imageio.PROGRAM, missing="uploads and downloads; pip install ovirt-imageio")
+    try:
+        return ToolInfo(name=imageio.PROGRAM, path=path, version=version(imageio.PROGRAM))
+    except PackageNotFoundError:
+        return ToolInfo(name=imageio.PROGRAM, path=path)
 
 
 def _tool(runner: Runner, name: str, purpose: str) -> ToolInfo:

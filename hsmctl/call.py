@@ -120,6 +120,8 @@ class Call:
             return self.names.volume(text, self._given["domain"], self._given.get("image"))
         if kind is Kind.TASK:
             return self.names.task(text)
+        if kind is Kind.TRANSFER:
+            return self.names.transfer(text)
         if kind is Kind.CHOICE:
             return bare((element(argument.parameter) or argument.parameter).type)(text)
         if kind is Kind.PATH:

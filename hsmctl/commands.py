@@ -30,7 +30,7 @@ _SHORT = ("get-capabilities", "get-info", "get-stats", "subscribe")
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Storage": ("Image", "Domain", "Volume"),
-    "What goes on": ("Task", "Event", "Audit"),
+    "What goes on": ("Task", "Transfer", "Event", "Audit"),
     "The service": ("Host", "Config", "Session"),
 }
 """The order of the help.  A class that stands in none is shown under the last heading."""

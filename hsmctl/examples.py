@@ -135,6 +135,26 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl audit list --image web01 --json", "with all that is known of each call"),
         Example("hsmctl audit list --user alice --verb Image.delete"),
     ),
+    "Transfer.start": (
+        Example("hsmctl transfer start upload --size 10G", "prints where the data goes, for curl and others"),
+        Example("hsmctl transfer start upload --size 2G --content file"),
+        Example("hsmctl transfer start download web01"),
+    ),
+    "Transfer.getInfo": (Example("hsmctl transfer info 3f2a9c1e"),),
+    "Transfer.list": (Example("hsmctl transfer list"), Example("hsmctl transfer list --state paused")),
+    "Transfer.checkpoint": (Example("hsmctl transfer checkpoint 3f2a9c1e 512M", "the first 512M have been sent"),),
+    "Transfer.pause": (Example("hsmctl transfer pause 3f2a9c1e"),),
+    "Transfer.resume": (Example("hsmctl transfer resume 3f2a9c1e"),),
+    "Transfer.cancel": (Example("hsmctl transfer cancel 3f2a9c1e"),),
+    "Transfer.finish": (Example("hsmctl transfer finish 3f2a9c1e"),),
+    "image upload": (
+        Example("hsmctl image upload debian-12.qcow2", "the image is called debian-12"),
+        Example("hsmctl image upload disk.raw web06 --format raw"),
+    ),
+    "image download": (
+        Example("hsmctl image download web01 web01.qcow2"),
+        Example("hsmctl image download web01 old.raw --format raw --volume before-upgrade", "a snapshot's state"),
+    ),
     "doctor": (Example("hsmctl doctor"), Example("hsmctl doctor --json")),
     "completion": (
         Example("source <(hsmctl completion bash)", "in ~/.bashrc"),

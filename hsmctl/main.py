@@ -65,6 +65,10 @@ def _own(words: argparse.Namespace) -> int:
         from hsmctl.doctor import doctor
 
         return doctor(words.connect, as_json=words.json)
+    if words.own.startswith("image "):
+        from hsmctl.transfer.command import run
+
+        return run(words)
     from hsmctl.completion import script
 
     print(script(words.shell))

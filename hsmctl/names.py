@@ -21,7 +21,17 @@ from hsmctl.failure import Refusal
 from hsmctl.values import parse_id
 from libvdsm.api import Api
 from libvdsm.api.domain import DomainInfo
-from libvdsm.api.types import DomainId, ImageId, ImageInfo, TaskId, TaskInfo, VolumeId, VolumeInfo, VolumeRole
+from libvdsm.api.types import (
+    DomainId,
+    ImageId,
+    ImageInfo,
+    TaskId,
+    TaskInfo,
+    TransferId,
+    VolumeId,
+    VolumeInfo,
+    VolumeRole,
+)
 from libvdsm.declare import ApiError
 
 ENVIRONMENT = "HSM_DOMAIN"
@@ -117,6 +127,11 @@ class Names:
             return TaskId(whole)
         return TaskId(self._chosen(text, self.task_candidates(), "task", "", "hsmctl task list"))
 
+    def transfer(self, text: str) -> TransferId:
+        if whole := parse_id(text):
+            return TransferId(whole)
+        return TransferId(self._chosen(text, self.transfer_candidates(), "transfer", "", "hsmctl transfer list"))
+
     def refuse_taken(self, cls: str, name: str, given_id: UUID | None, domain: DomainId | None) -> None:
         """Refuse a name that another has; the same id again is a repetition, and welcome."""
         candidates = self.domain_candidates() if domain is None else self.image_candidates(domain)
@@ -164,6 +179,10 @@ class Names:
 
     def task_candidates(self) -> list[Candidate]:
         return [Candidate(task.id, None, f"{task.verb}, {task.state.value}") for task in self._tasks]
+
+    def transfer_candidates(self) -> list[Candidate]:
+        page = read_all(lambda start: self._api.transfer.list(start=start))
+        return [Candidate(item.id, None, f"{item.direction.value}, {item.state.value}") for item in page.items]
 
     def volume_candidates(self, domain: DomainId, image: ImageId | None) -> list[Candidate]:
         volumes = self._volumes(domain, image)

@@ -18,6 +18,7 @@ from hsmctl import commands, queries
 from hsmctl.codes import EXPLAINED, USAGE
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
+from hsmctl.transfer.arguments import add_download, add_upload
 from hsmctl.values import Kind, choices, read
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
@@ -28,6 +29,14 @@ OWN: dict[str, str] = {
     "completion": "Print the script that completes commands and names in a shell.",
 }
 """The commands that no verb stands behind."""
+
+OWN_OF: dict[str, dict[str, str]] = {
+    "image": {
+        "upload": "Upload a local file as a new image; the same command again goes on where it was.",
+        "download": "Download an image into a local file; the same command again goes on where it was.",
+    },
+}
+"""Commands of a class that take more than one call: what each does in a line."""
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -176,6 +185,7 @@ def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) ->
         )
         child.set_defaults(verb=verb, parser=child)
         _add_arguments(child, verb)
+    _add_own_of(verbs, name.lower())
     _add_globals(parser.add_argument_group("options of every command"))
 
 
@@ -188,6 +198,8 @@ def _class_description(name: str, cls: type) -> str:
         lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {shown:<22} ", subsequent_indent=" " * 25)
     if default := commands.DEFAULTS.get(name):
         lines.append(f"  {'(none)':<22} Tell {default.about}.")
+    for own, text in OWN_OF.get(name.lower(), {}).items():
+        lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {own:<22} ", subsequent_indent=" " * 25)
     return "\n".join([*lines, "", f"hsmctl {name.lower()} COMMAND --help tells more, with examples."])
 
 
@@ -290,6 +302,7 @@ _HOW = {
     Kind.IMAGE: "name or id",
     Kind.VOLUME: "snapshot name or id",
     Kind.TASK: "id or its beginning",
+    Kind.TRANSFER: "id or its beginning",
     Kind.SIZE: "such as 512M or 64G",
     Kind.SECONDS: "such as 30s or 5m",
     Kind.MOMENT: "such as 2h for two hours ago, or '2026-11-20 18:30'",
@@ -349,6 +362,20 @@ def _add_own(top: argparse._SubParsersAction[Parser]) -> None:
         _add_globals(parser.add_argument_group("options of every command"))
 
 
+def _add_own_of(verbs: argparse._SubParsersAction[Parser], class_: str) -> None:
+    for name, text in OWN_OF.get(class_, {}).items():
+        full = f"{class_} {name}"
+        usage = f"hsmctl {full} {'FILE [NAME]' if name == 'upload' else 'IMAGE FILE'} [OPTIONS]"
+        parser = verbs.add_parser(
+            name, prog=f"hsmctl {full}", usage=usage, description=text, epilog=_examples(full)
+        )
+        parser.set_defaults(own=full, parser=parser)
+        add = add_upload if name == "upload" else add_download
+        for action in add(parser.add_argument_group("arguments"), parser.add_argument_group("options")):
+            _complete(action, _no_names)
+        _add_globals(parser.add_argument_group("options of every command"))
+
+
 def _complete(action: argparse.Action, completer: Completer | None) -> None:
     if completer is not None:
         action.completer = completer  # type: ignore[attr-defined]
@@ -368,4 +395,4 @@ def _completer(argument: Argument) -> Completer | None:
 
         return names(argument, **given)
 
-    return completer if argument.kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK) else _no_names
+    return completer if argument.kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK, Kind.TRANSFER) else _no_names

@@ -151,6 +151,10 @@ class Bar:
             print(f"hsmctl: {text}", file=sys.stderr)
 
     def show(self, task: TaskInfo[Any]) -> None:
+        step = "stopping" if task.state is TaskState.STOPPING else task.progress.step or task.state.value
+        self.draw(task.progress, step)
+
+    def draw(self, progress: Progress, step: str) -> None:
         if not self._wanted or time.monotonic() - self._begun < _PATIENCE:
             return
         if self._live is None:
@@ -158,8 +162,6 @@ class Bar:
             if self._live is None:
                 self._wanted = False
                 return
-        progress = task.progress
-        step = "stopping" if task.state is TaskState.STOPPING else progress.step or task.state.value
         bar = self._live.tasks[0]
         self._live.update(bar.id, completed=progress.done, total=progress.total or None, description=step)
         self._live.update(bar.id, numbers=numbers(progress, bar.speed))

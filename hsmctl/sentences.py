@@ -48,5 +48,9 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
     "Domain.attach": lambda domain, _: f"Attached domain {domain.name or domain.id} at {domain.path}.",
     "Domain.detach": lambda _, s: f"Domain {s.name('domain')} is no longer served; nothing on it changed.",
     "Domain.format": lambda _, s: f"Destroyed domain {s.name('domain')}.",
+    "Transfer.checkpoint": lambda t, _: f"{show_size(t.arrived)} of {show_size(t.size)} are on stable storage.",
+    "Transfer.pause": lambda t, _: f"Transfer {t.id} is {t.state.value}.",
+    "Transfer.cancel": lambda t, _: f"Transfer {t.id} is {t.state.value}.",
+    "Transfer.finish": lambda t, _: f"Transfer {t.id} is {t.state.value}; image {t.name or t.image}.",
     "Task.clear": lambda _, s: f"Task {s.name('task')} is forgotten.",
 }

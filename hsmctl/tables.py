@@ -23,6 +23,7 @@ from libvdsm.api.host import Capabilities, PingInfo
 from libvdsm.api.image import ImagePage
 from libvdsm.api.session import SessionInfo
 from libvdsm.api.task import TaskPage
+from libvdsm.api.transfer import Direction, TransferPage
 from libvdsm.api.types import (
     ErrorInfo,
     ImageInfo,
@@ -353,6 +354,28 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _transfers(page: TransferPage, _: Shown) -> View:
+    brief = ids(item.id for item in page.items)
+    rows = []
+    for item in page.items:
+        size, arrived = show_size(item.size), show_size(item.arrived)
+        upload = item.direction is Direction.UPLOAD
+        row: list[Cell] = [
+            brief[item.id],
+            item.direction.value,
+            item.name or str(item.image)[:8],
+            state(item.state),
+            size,
+            arrived if upload else "-",
+            show_time(item.created),
+            item.problem or "-",
+        ]
+        rows.append(row)
+    headings = ["ID", "DIRECTION", "IMAGE", "STATE", "SIZE", "ARRIVED", "CREATED", "PROBLEM"]
+    empty = "There are no transfers. `hsmctl image upload` and `hsmctl image download` make some."
+    return Table(headings, rows, frozenset({"SIZE", "ARRIVED"}), empty)
+
+
 LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     ImagePage: _images,
     ImageInfo: _image,
@@ -360,6 +383,7 @@ LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     DomainPage: _domains,
     TaskPage: _tasks,
     TaskInfo: _task,
+    TransferPage: _transfers,
     CheckReport: _check,
     GarbageReport: _garbage,
     Settings: _settings,

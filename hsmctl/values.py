@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from libvdsm.api.errors import VolumeExists
-from libvdsm.api.types import DomainId, ImageId, OpenEnum, TaskId, VolumeId
+from libvdsm.api.types import DomainId, ImageId, OpenEnum, TaskId, TransferId, VolumeId
 from libvdsm.config import parse_size
 from libvdsm.declare import Parameter, Verb, bare
 
@@ -38,12 +38,19 @@ class Kind(enum.Enum):
     IMAGE = "IMAGE"
     VOLUME = "VOLUME"
     TASK = "TASK"
+    TRANSFER = "TRANSFER"
     NEW_ID = "ID"
     PATH = "PATH"
     TEXT = "TEXT"
 
 
-_EXISTING = {DomainId: Kind.DOMAIN, ImageId: Kind.IMAGE, VolumeId: Kind.VOLUME, TaskId: Kind.TASK}
+_EXISTING = {
+    DomainId: Kind.DOMAIN,
+    ImageId: Kind.IMAGE,
+    VolumeId: Kind.VOLUME,
+    TaskId: Kind.TASK,
+    TransferId: Kind.TRANSFER,
+}
 _PLAIN = {bool: Kind.FLAG, int: Kind.WHOLE, float: Kind.NUMBER, str: Kind.TEXT}
 _UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS, "seconds since the epoch": Kind.MOMENT}
 _MOMENTS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
@@ -100,7 +107,7 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
             "and output do not allow; use a file, if need be a temporary one"
         )
         raise ValueError(msg)
-    if kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK, Kind.FILE, Kind.PATH):
+    if kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK, Kind.TRANSFER, Kind.FILE, Kind.PATH):
         return text
     if kind is Kind.SIZE:
         value = parse_size(text)

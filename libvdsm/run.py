@@ -117,11 +117,18 @@ class Runner:
             self._end(process)
 
     def start(
-        self, argv: Sequence[str], *, descriptors: Sequence[int] = (), stdin: bytes | int = b"", tied: bool = True
+        self,
+        argv: Sequence[str],
+        *,
+        descriptors: Sequence[int] = (),
+        stdin: bytes | int = b"",
+        tied: bool = True,
+        output: int | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program and do not wait for it.  ``tied``: it is killed when this process ends.
+        """Start a program and do not wait for it.
 
-        ``stdin``: what it finds there, or an open file.
+        ``tied``: it is killed when this process ends.  ``output``: a file that gets all that it says, of a program
+        that nobody listens to.  ``stdin``: what it finds there, or an open file.
         """
         command = list(argv)
         if tied and self._setpriv:
@@ -132,8 +139,8 @@ class Runner:
             return subprocess.Popen(
                 command,
                 stdin=source if isinstance(stdin, bytes) else stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE if output is None else output,
+                stderr=subprocess.PIPE if output is None else output,
                 pass_fds=tuple(descriptors),
                 start_new_session=True,
             )
@@ -152,6 +159,21 @@ class Runner:
             raise CommandError(os.path.basename(argv[0]), f"cannot be started: {reason}") from None
         self._running[process.pid] = Running(process.pid, os.path.basename(argv[0]))
         return process
+
+    def end(self, process: subprocess.Popen[bytes], *, patience: float = 0.0) -> int:
+        """End a program that was started, and give its status.
+
+        It is asked to, and killed when it has not ended ``patience`` seconds later; it is gone when this returns.
+        """
+        if patience and process.poll() is None:
+            # No group of its own could be meant any more once it has been waited for; until then it is there.
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                log.warning("program does not end and is killed", pid=process.pid, seconds=patience)
+        self._end(process)
+        return process.wait()
 
     def _start_forever(self) -> None:
         while True:

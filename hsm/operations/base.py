@@ -22,6 +22,7 @@ from hsm.formats.volume import BadMetadata
 from hsm.keeper import Keepers
 from hsm.tasks.locks import Lock, Locks
 from hsm.tasks.manager import Job, Objects
+from hsm.transfers.transfers import Transfers
 from libvdsm.api.errors import (
     DomainBusy,
     DomainDamaged,
@@ -50,6 +51,7 @@ class Context:
     runner: Runner
     keepers: Keepers
     events: EventLog
+    transfers: Transfers
 
     @property
     def lease_wait(self) -> float:
@@ -125,8 +127,11 @@ def storage_errors(context: Context, domain: DomainId, image: ImageId | None = N
 def _busy(context: Context, error: LeaseBusy, domain: DomainId, image: ImageId | None) -> ApiError:
     if error.volume is None or image is None:
         return DomainBusy(domain=domain, holder=error.holder, waited=0.0)
-    keeper = context.keepers.find(domain, image)
-    holder = f"its keeper, process {keeper.pid}: it is prepared on this host" if keeper else error.holder
+    holder = error.holder
+    if keeper := context.keepers.find(domain, image):
+        holder = f"its keeper, process {keeper.pid}: it is prepared on this host"
+    elif live := context.transfers.holder(domain, image):
+        holder = f"transfer {live.record.id}, {live.record.direction.value}"
     return ImageInUse(image=image, volume=error.volume, holder=holder, host=os.uname().nodename)
 
 

@@ -23,6 +23,7 @@ from hsm.operations.domains import (
     SetDomainDescription,
 )
 from hsm.operations.exporting import ExportImage
+from hsm.operations.finishing import FinishTransfer
 from hsm.operations.flattening import FlattenImage, RebaseImage
 from hsm.operations.groups import DeleteImages, SnapshotImages
 from hsm.operations.importing import ImportImage
@@ -77,6 +78,7 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.revert": RevertImage,
     "Image.flatten": FlattenImage,
     "Image.rebase": RebaseImage,
+    "Transfer.finish": FinishTransfer,
 }
 
 

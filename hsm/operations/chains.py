@@ -18,6 +18,9 @@ from libvdsm.api.errors import (
 )
 from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId, VolumeRole
 
+UPLOAD = "upload"
+"""What is unfinished of an image that has not arrived as a whole."""
+
 
 def image_of(domain: Domain, image: ImageId) -> ImageRecord:
     """A published image."""
@@ -34,15 +37,34 @@ def intact(record: ImageRecord) -> None:
 
 
 def settled(record: ImageRecord, mine: Intent | None = None) -> None:
-    """No change in place has begun, other than the caller's own."""
+    """No change in place has begun, other than the caller's own, and all of it has arrived."""
     intent = record.attributes.intent
     if intent is not None and intent != mine:
         raise ImageUnfinished(image=record.id, work=work_of(intent))
+    if arriving(record):
+        raise ImageUnfinished(image=record.id, work=UPLOAD)
 
 
 def work_of(intent: Intent) -> str:
     """What an intent is called."""
     return str(intent.__struct_config__.tag)
+
+
+def arriving(record: ImageRecord) -> VolumeRecord | None:
+    """The volume of an image that is being uploaded, or that nobody went on uploading."""
+    kept = record.attributes.volumes
+    return next((volume for volume in record.own if gives_up(record, volume)), None) if kept else None
+
+
+def gives_up(record: ImageRecord, volume: VolumeRecord) -> float | None:
+    """When a volume that is only half there is given up; None of all others.
+
+    One that was legal before, or that anything stands on, is none of these any more, whatever is kept of it.
+    """
+    kept = record.attributes.volumes.get(volume.id)
+    metadata = volume.metadata
+    fresh = metadata.legality is Legality.ILLEGAL and metadata.generation == 0 and metadata.parent is None
+    return kept.expires if kept is not None and fresh and len(record.own) == 1 else None
 
 
 def leaf_of(record: ImageRecord) -> VolumeRecord:

@@ -49,7 +49,7 @@ KINDS = MappingProxyType(
         "templateMissing": (ERROR, "a clone's link to its template leads nowhere, or to other data"),
         "notTemplate": (ERROR, "an image stands on a volume of another image that is no template"),
         "rawParent": (ERROR, "a raw volume has a parent"),
-        "unfinished": (WARNING, "a change in place has begun and not ended; see Domain.collectGarbage"),
+        "unfinished": (WARNING, "a change in place, or an upload, has begun and not ended; see Domain.collectGarbage"),
         "illegal": (WARNING, "a volume is marked illegal"),
         "role": (WARNING, "metadata says leaf or internal, and the chain says otherwise"),
         "leaseMissing": (WARNING, "a volume has no lease file"),
@@ -130,6 +130,10 @@ def check_image(domain: Domain, record: ImageRecord) -> list[Problem]:
         return [*problems, problem("unfinished", f"a {work} has begun", path=path, image=record.id)]
     if record.attributes.making is not None and not record.published:
         return problems
+    if chains.arriving(record):
+        # Its data is as whole as what has arrived.
+        path = f"images/{record.id}"
+        return [*problems, problem("unfinished", "its upload has not ended", path=path, image=record.id)]
     for volume in record.volumes.values():
         problems += _volume(domain, record, volume)
     problems += _chain(record)
@@ -223,6 +227,8 @@ def _data(volume: VolumeRecord) -> Iterator[tuple[str, str]]:
 
 def _deep(context: Context, domain: Domain, record: ImageRecord, job: Job) -> Iterator[Problem]:
     """What QEMU's own tool says of the clusters; volumes in use are passed over."""
+    if chains.arriving(record):
+        return
     for volume in record.own:
         if volume.header is None or chains.contradiction(volume):
             continue

@@ -14,7 +14,7 @@ import time
 import msgspec
 
 from hsm.domains.base import Domain, Garbage, ImageRecord, VolumeRecord
-from hsm.operations import intents
+from hsm.operations import expiring, intents
 from hsm.operations.base import (
     BaseOperation,
     Context,
@@ -55,11 +55,11 @@ class CollectGarbage(BaseOperation):
 
 def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
     """Finish what was interrupted, then give back what can be."""
-    finished, unfinished = _settle(context, domain, job)
+    finished, unfinished, given_up = _settle(context, domain, job)
     found = domain.garbage()
     if found:
         writable(domain)
-    removed: list[str] = []
+    removed: list[str] = given_up
     kept: list[str] = []
     freed = 0
     begun = [garbage for garbage in found if garbage.begun]
@@ -86,10 +86,14 @@ def collect(context: Context, domain: Domain, job: Job) -> GarbageReport:
     )
 
 
-def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], list[ImageId]]:
-    """Finish the changes in place that have begun and not ended: the images where that was done, and where not."""
+def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], list[ImageId], list[str]]:
+    """Finish the changes in place that have begun and not ended: the images where that was done, and where not.
+
+    Uploads that nobody went on with in time are given up: what was removed so.
+    """
     finished: list[ImageId] = []
     unfinished: list[ImageId] = []
+    given_up: list[str] = []
     for image in domain.image_ids():
         job.check()
         record = domain.image(image)
@@ -99,12 +103,14 @@ def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], 
             (finished if intents.try_finish(context, job, domain, image) else unfinished).append(image)
         elif record.attributes.making is not None and record.published:
             _forget_making(context, domain, image)
+        elif expiring.is_due(record):
+            given_up += expiring.give_up(context, job, domain, image)
         else:
             _forget_tags(context, domain, record)
             mend_roles(context, domain, record)
     # What waited for another image's turn has been finished with that one.
     late = [image for image in unfinished if not _has_intent(domain, image)]
-    return sorted([*finished, *late]), [image for image in unfinished if image not in late]
+    return sorted([*finished, *late]), [image for image in unfinished if image not in late], given_up
 
 
 def _has_intent(domain: Domain, image: ImageId) -> bool:

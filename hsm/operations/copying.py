@@ -26,7 +26,7 @@ from hsm.operations.making import empty_data, qemu_img
 from hsm.tasks.manager import Job
 from hsm.tools.copying import Copier
 from hsm.tools.qemu_img import Source
-from libvdsm.api.errors import ChecksumMismatch, InvalidParameter, NotTemplate, TemplateMissing
+from libvdsm.api.errors import CopyDiffers, InvalidParameter, NotTemplate, TemplateMissing
 from libvdsm.api.image_copies import ChecksumInfo
 from libvdsm.api.types import Allocation, ImageId, VolumeFormat, VolumeId, VolumeRole
 from libvdsm.log import Log
@@ -212,5 +212,5 @@ class _Filling:
             source = Source(path, format_.value)
             found.append(checksums.compute(self._context, source, course, descriptors=self._descriptors))
         if found[0] != found[1]:
-            raise ChecksumMismatch(image=selection.record.id, source=found[0].checksum, copy=found[1].checksum)
+            raise CopyDiffers(image=selection.record.id, source=found[0].checksum, copy=found[1].checksum)
         return found[1]

@@ -11,8 +11,11 @@ from hsm.formats import description
 from hsm.formats.domain import DomainMetadata
 from hsm.keeper import Keeper
 from hsm.operations import chains
+from hsm.transfers.states import ENDED
+from hsm.transfers.transfers import Live, Transfers
 from libvdsm.api.domain import DomainInfo, DomainState
 from libvdsm.api.errors import ImageDamaged, VolumeDamaged
+from libvdsm.api.transfer import TransferInfo
 from libvdsm.api.types import (
     DomainId,
     ImageId,
@@ -96,9 +99,12 @@ def image_info(
     """One image; a damaged one says so and tells what can be told."""
     damage = None
     leaf: VolumeRecord | None
+    pending = chains.UPLOAD if chains.arriving(record) else None
+    if record.attributes.intent:
+        pending = chains.work_of(record.attributes.intent)
     try:
         leaf = chains.leaf_of(record)
-        for volume in [] if record.attributes.intent else chains.chain_of(record, leaf):
+        for volume in [] if pending else chains.chain_of(record, leaf):
             if reason := chains.wrong_size(volume):
                 raise VolumeDamaged(volume=volume.id, reason=reason)
     except (ImageDamaged, VolumeDamaged) as error:
@@ -126,7 +132,7 @@ def image_info(
         prepared=prepared,
         chain=volume_infos(domain, record, linked=True) if chain else None,
         damage=damage,
-        pending=chains.work_of(record.attributes.intent) if record.attributes.intent else None,
+        pending=pending,
         tags=list(record.attributes.tags) or None,
     )
 
@@ -166,4 +172,31 @@ def domain_info(attached: Attached, metadata: DomainMetadata | None, problem: st
         block_size=metadata.block_size if metadata else None,
         alignment=metadata.alignment if metadata else None,
         problem=problem,
+    )
+
+
+def transfer_info(transfers: Transfers, live: Live, *, key: bool = False) -> TransferInfo:
+    """One transfer; with ``key`` where its data goes, which is all that one needs to change it."""
+    record = live.record
+    ticket, place = transfers.ticket(live), transfers.place(live) if key else None
+    return TransferInfo(
+        id=record.id,
+        direction=record.direction,
+        content=record.content,
+        state=record.state,
+        domain=record.domain,
+        image=record.image,
+        volume=record.volume,
+        format=record.format,
+        size=record.size,
+        arrived=record.arrived,
+        created=record.created,
+        expires=None if record.state in ENDED else record.touched + transfers.expiry,
+        url=place[0] if place else None,
+        socket=place[1] if place else None,
+        moved=ticket.transferred if ticket else None,
+        checksum=record.checksum,
+        name=record.name,
+        note=record.note,
+        problem=record.problem,
     )

@@ -212,6 +212,9 @@ def not_in_use(context: Context, domain: DomainId) -> Iterator[None]:
         raise DomainInUse(
             domain=domain, reason=f"{len(users)} image(s) are prepared on this host; tear them down first"
         )
+    if transfers := context.transfers.of_domain(domain):
+        reason = f"{transfers} transfer(s) have not ended; finish or cancel them first, see Transfer.list"
+        raise DomainInUse(domain=domain, reason=reason)
     yield
 
 

@@ -16,15 +16,15 @@ from typing import Any
 from hsm.domains.base import Domain, VolumeRecord
 from hsm.formats import description
 from hsm.operations import chains
-from hsm.operations.base import Context, storage_errors
+from hsm.operations.base import storage_errors
 from hsm.operations.creation import CreateImage, absent
 from hsm.operations.filling import filling
+from hsm.operations.inspecting import inspect
 from hsm.operations.making import Plan, make_volume, plan_volume, round_up
 from hsm.operations.outside import copy_private
 from hsm.tasks.manager import Job
-from hsm.tools import inspection
 from hsm.tools.qemu_img import Source
-from libvdsm.api.errors import CannotShrink, DamagedImage, FormatMismatch, UnsafeImage, UnsupportedImage
+from libvdsm.api.errors import CannotShrink
 from libvdsm.api.types import FileFormat
 
 
@@ -46,10 +46,10 @@ class ImportImage(CreateImage):
         job.progress("looking at the file")
         domain = self.domain()
         with storage_errors(self.context, self.domain_id, self.image_id), ExitStack() as stack:
-            found = _inspect(self.context, self.params.source, self.params.source_format)
+            found = inspect(self.context, self.params.source, self.params.source_format)
             source = stack.enter_context(self._readable(job, found.format))
             if source != self.params.source:
-                found = _inspect(self.context, source, FileFormat(found.format))
+                found = inspect(self.context, source, FileFormat(found.format))
             capacity = round_up(self.params.capacity or found.capacity)
             if capacity < found.capacity:
                 raise CannotShrink(volume=self.volume_id, capacity=found.capacity)
@@ -98,23 +98,3 @@ def _only_ours(descriptor: int) -> bool:
     """Whether nobody but this service's user and root can write the file."""
     status = os.fstat(descriptor)
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
-
-
-def _inspect(context: Context, descriptor: int, declared: FileFormat | None) -> inspection.Inspected:
-    """Look at a file before any tool opens it; what is refused is a declared error."""
-    try:
-        return inspection.inspect(descriptor, declared.value if declared else None, runner=context.runner)
-    except inspection.Refused as refused:
-        raise _refusal(refused, declared) from None
-
-
-def _refusal(refused: inspection.Refused, declared: FileFormat | None) -> Exception:
-    kind = refused.kind
-    if kind in (inspection.Kind.BACKING_FILE, inspection.Kind.DATA_FILE, inspection.Kind.EXTENTS):
-        return UnsafeImage(kind=kind.value, reason=refused.detail)
-    if kind is inspection.Kind.FORMAT_MISMATCH:
-        said = declared.value if declared else "raw"
-        return FormatMismatch(declared=said, found=refused.found or "something else", reason=refused.detail)
-    if kind is inspection.Kind.DAMAGED:
-        return DamagedImage(reason=refused.detail)
-    return UnsupportedImage(reason=refused.detail)

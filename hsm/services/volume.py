@@ -12,7 +12,7 @@ from hsm.paging import Listing
 from hsm.services.base import Service, fitting
 from hsm.services.image_copies import fitting_clusters
 from hsm.tools.qemu_img import Source
-from libvdsm.api.errors import ImageExists, InvalidParameter, NoSuchVolume
+from libvdsm.api.errors import ImageExists, InvalidParameter, NoSuchVolume, VolumeDamaged
 from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import (
     Allocation,
@@ -185,6 +185,8 @@ class VolumeService(Service, Volume):
         with storage_errors(self.context, domain, image):
             record, found = chains.volume_of(opened, volume, image)
             chains.chain_of(record, found)
+            if chains.arriving(record):
+                raise VolumeDamaged(volume=found.id, reason="its upload has not ended")
             source = Source(opened.data_path(record.id, found.id), found.metadata.format.value, alone=not chain)
             sizes = qemu_img(self.context).measure(source, format.value)
         return Measure(required=sizes.required, fully_allocated=sizes.fully_allocated)

@@ -16,6 +16,7 @@ from libvdsm.api.host import Host
 from libvdsm.api.image import Image
 from libvdsm.api.session import Session
 from libvdsm.api.task import Task
+from libvdsm.api.transfer import Transfer
 from libvdsm.api.types import TaskInfo
 from libvdsm.api.volume import Volume
 from libvdsm.declare import ApiError, read_api
@@ -36,10 +37,11 @@ class Api:
     task: Task
     event: Event
     audit: Audit
+    transfer: Transfer
 
 
 CLASSES: dict[str, type] = {
-    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit)
+    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit, Transfer)
 }
 VERBS = read_api(Api, TaskInfo)
 ERRORS: dict[str, type[ApiError]] = {

@@ -12,7 +12,19 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from libvdsm.api.types import Bytes, Count, DomainId, ImageId, Seconds, SessionId, TaskId, Text, VolumeId, Word
+from libvdsm.api.types import (
+    Bytes,
+    Count,
+    DomainId,
+    ImageId,
+    Seconds,
+    SessionId,
+    TaskId,
+    Text,
+    TransferId,
+    VolumeId,
+    Word,
+)
 from libvdsm.declare import ApiError
 
 Reason = Annotated[Text, Meta(description="what exactly is wrong")]
@@ -290,7 +302,7 @@ class TemplateMissing(ApiError):
 
 
 @dataclass(eq=False)
-class ChecksumMismatch(ApiError):
+class CopyDiffers(ApiError):
     """A copy reads back differently from its source."""
 
     code = 314
@@ -688,6 +700,46 @@ class FileNotUsable(ApiError):
     code = 606
     template = "The file cannot be used: {reason}."
     reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchTransfer(ApiError):
+    """The transfer is unknown, or ended too long ago."""
+
+    code = 607
+    template = "There is no transfer {transfer}; see Transfer.list."
+    transfer: Annotated[TransferId, Meta(description="the transfer")]
+
+
+@dataclass(eq=False)
+class TransferStateWrong(ApiError):
+    """The transfer is not in a state in which this can be done."""
+
+    code = 608
+    template = "Transfer {transfer} is {state}: {reason}."
+    transfer: Annotated[TransferId, Meta(description="the transfer")]
+    state: Annotated[Word, Meta(description="its state")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class TransferExists(ApiError):
+    """A transfer has this id already, and is not what was asked for."""
+
+    code = 609
+    template = "Transfer {transfer} exists already and differs ({reason}); leave the id out or take another."
+    transfer: Annotated[TransferId, Meta(description="the transfer")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class ChecksumMismatch(ApiError):
+    """What arrived is not what was sent."""
+
+    code = 610
+    template = "The checksum of what arrived is {found}, not {expected}. The image is not used; send it again."
+    expected: Annotated[Text, Meta(description="the checksum that the caller gave")]
+    found: Annotated[Text, Meta(description="the checksum of what is there")]
 
 
 COMMON: tuple[type[ApiError], ...] = (

@@ -25,6 +25,7 @@ from libvdsm.api.types import (
     TaskId,
     TaskState,
     Time,
+    TransferId,
     VolumeId,
     Word,
 )
@@ -121,6 +122,15 @@ class GarbageCollected(EventData, frozen=True, kw_only=True):
 
     domain: Annotated[DomainId, Meta(description="the domain")]
     items: Annotated[Count, Meta(description="files and folders removed")]
+
+
+class TransferChanged(EventData, frozen=True, kw_only=True):
+    """A transfer changed its state."""
+
+    transfer: Annotated[TransferId, Meta(description="the transfer")]
+    domain: Annotated[DomainId, Meta(description="the domain")]
+    image: Annotated[ImageId, Meta(description="the image")]
+    state: Annotated[Word, Meta(description="its state now, as `Transfer.getInfo` tells it")]
 
 
 class EventInfo(Info, frozen=True, kw_only=True):

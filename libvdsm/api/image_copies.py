@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from libvdsm.api.errors import (
-    ChecksumMismatch,
+    CopyDiffers,
     DomainBusy,
     DomainDamaged,
     DomainReadOnly,
@@ -106,7 +106,7 @@ _READING = (
     VolumeDamaged,
     ToolFailed,
 )
-COPYING = (*_READING, DomainBusy, DomainReadOnly, ImageExists, VolumeExists, NotSupported, ChecksumMismatch)
+COPYING = (*_READING, DomainBusy, DomainReadOnly, ImageExists, VolumeExists, NotSupported, CopyDiffers)
 
 
 class ImageCopies(ABC):

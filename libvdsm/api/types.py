@@ -36,6 +36,8 @@ TaskId = NewType("TaskId", UUID)
 """A task."""
 SessionId = NewType("SessionId", UUID)
 """A session."""
+TransferId = NewType("TransferId", UUID)
+"""A transfer."""
 
 Bytes = Annotated[int, Meta(ge=0, le=_MAX, extra={"unit": "bytes"})]
 Count = Annotated[int, Meta(ge=0, le=_MAX)]

@@ -17,8 +17,9 @@ def test_the_committed_files_are_fresh() -> None:
     assert stale(generate.files(), ROOT) == [], "run python -m hsm.generate"
 
 
-def test_there_are_a_configuration_file_and_two_pages_of_the_guide() -> None:
-    assert set(generate.files()) == {"conf/hsm.conf", "docs/guide/task-states.md", "docs/guide/damage.md"}
+def test_there_are_a_configuration_file_and_three_pages_of_the_guide() -> None:
+    pages = {f"docs/guide/{name}.md" for name in ("task-states", "damage", "transfer-states")}
+    assert set(generate.files()) == {"conf/hsm.conf", *pages}
 
 
 def test_every_kind_of_damage_is_in_the_guide() -> None:

@@ -15,6 +15,7 @@ RUN = (
     "docs/guide/audit.md",
     "docs/guide/queries.md",
     "docs/guide/tasks.md",
+    "docs/guide/transfers.md",
 )
 """The pages whose console blocks are run, from the first command to the last."""
 

@@ -43,7 +43,7 @@ def test_capabilities_tell_versions_verbs_drivers_and_tools(scene: Scene) -> Non
     assert found.task_modes == ["nonTransparent", "transparent", "default"]
     assert found.wires == []
     tools = {tool.name: tool for tool in found.tools}
-    assert tools.keys() == {"qemu-img", "setpriv"}
+    assert tools.keys() == {"qemu-img", "qemu-nbd", "setpriv", "ovirt-imageio"}
     assert re.match(r"qemu-img version \d+\.\d+", tools["qemu-img"].version or "")
     for tool in tools.values():
         assert tool.path is not None

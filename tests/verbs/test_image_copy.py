@@ -13,7 +13,7 @@ import pytest
 
 from hsm.tools import offload
 from libvdsm.api.errors import (
-    ChecksumMismatch,
+    CopyDiffers,
     ImageExists,
     ImageInUse,
     InvalidParameter,
@@ -250,7 +250,7 @@ def test_the_checksum_of_both_sides_is_told(scene: Scene, chain: ImageInfo) -> N
     assert copy(scene, chain).checksum is None
 
 
-@provokes(VERB, "ChecksumMismatch")
+@provokes(VERB, "CopyDiffers")
 def test_a_copy_that_reads_back_differently_is_given_back(
     scene: Scene, chain: ImageInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +264,7 @@ def test_a_copy_that_reads_back_differently_is_given_back(
 
     monkeypatch.setattr(type(domain), "sync_data", damage)
     before = fingerprint(scene.images)
-    error = raised(ChecksumMismatch, lambda: copy(scene, chain, collapse=True, format=VolumeFormat.RAW, checksum=True))
+    error = raised(CopyDiffers, lambda: copy(scene, chain, collapse=True, format=VolumeFormat.RAW, checksum=True))
     assert error.source != error.copy
     assert fingerprint(scene.images) == before
 

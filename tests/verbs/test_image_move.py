@@ -15,7 +15,7 @@ import pytest
 from hsm.formats import attributes
 from hsm.formats.attributes import Attributes, Move
 from libvdsm.api.errors import (
-    ChecksumMismatch,
+    CopyDiffers,
     ImageExists,
     ImageInUse,
     ImageUnfinished,
@@ -135,7 +135,7 @@ def test_move_refuses(scene: Scene, chain: ImageInfo, other: DomainId, monkeypat
     assert list((scene.root.parent.parent / "other").rglob("*.meta")) == []
 
 
-@provokes(VERB, "ChecksumMismatch")
+@provokes(VERB, "CopyDiffers")
 def test_a_move_that_reads_back_differently_changes_nothing(
     scene: Scene, chain: ImageInfo, other: DomainId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_move_that_reads_back_differently_changes_nothing(
 
     monkeypatch.setattr(type(domain), "sync_data", damage)
     before = fingerprint(scene.root)
-    raised(ChecksumMismatch, lambda: move(scene, chain, other, checksum=True))
+    raised(CopyDiffers, lambda: move(scene, chain, other, checksum=True))
     assert fingerprint(scene.root) == before
     healthy(scene, other)
 
