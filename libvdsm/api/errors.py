@@ -272,7 +272,7 @@ class NeedsCollapse(ApiError):
         "Collapse it into one, or leave the form as it is."
     )
     image: Annotated[ImageId, Meta(description="the image")]
-    volumes: Annotated[int, Meta(description="how many volumes it is made of, a template's included")]
+    volumes: Annotated[Count, Meta(description="how many volumes it is made of, a template's included")]
     form: Annotated[Word, Meta(description="what a chain cannot be")]
 
 
