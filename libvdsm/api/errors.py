@@ -152,7 +152,9 @@ class InvalidCursor(ApiError):
     """A cursor is not of this list, or of one with another filter or order."""
 
     code = 137
-    template = "The cursor is not where a page of this list ended: {reason}. Leave `start` out to begin at the first page."
+    template = (
+        "The cursor is not where a page of this list ended: {reason}. Leave `start` out to begin at the first page."
+    )
     reason: Reason
 
 
@@ -272,7 +274,7 @@ class NeedsCollapse(ApiError):
         "Collapse it into one, or leave the form as it is."
     )
     image: Annotated[ImageId, Meta(description="the image")]
-    volumes: Annotated[int, Meta(description="how many volumes it is made of, a template's included")]
+    volumes: Annotated[int, Meta(ge=0, le=2**31 - 1, description="how many volumes it is, a template's included")]
     form: Annotated[Word, Meta(description="what a chain cannot be")]
 
 
