@@ -133,9 +133,9 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """Uploads and downloads; their data goes through ovirt-imageio."""
 
     port: Annotated[_Port, Meta(description="Port for the data, on the loopback address. 0: any free port.")] = 54334
-    inactivity: Annotated[
-        float, _seconds("A transfer that moves no data for this time is paused.", ge=1, le=1e6)
-    ] = 60.0
+    inactivity: Annotated[float, _seconds("A transfer that moves no data for this time is paused.", ge=1, le=1e6)] = (
+        60.0
+    )
     expiry: Annotated[
         float, _seconds("A transfer that nobody goes on with is given up after this time.", ge=1, le=1e9)
     ] = 86400.0

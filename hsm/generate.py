@@ -62,7 +62,8 @@ def _states() -> str:
 def _transfer_states() -> str:
     meanings = documented(type(next(iter(transfers.TABLE))))
     rows = [
-        (f"`{state.value}`", meanings[state.name], "yes" if state in transfers.ENDED else "") for state in transfers.TABLE
+        (f"`{state.value}`", meanings[state.name], "yes" if state in transfers.ENDED else "")
+        for state in transfers.TABLE
     ]
     return _page(
         "hsm/transfers/states.py",

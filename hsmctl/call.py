@@ -94,7 +94,9 @@ class Call:
             if value is not None:
                 given[argument.parameter.name] = value
         if commands.makes_named(self.verb) and "name" in given and not self._words.allow_same_name:
-            self.names.refuse_taken(self.verb.cls, given["name"], given.get("id"), given.get("domain"))
+            self.names.refuse_taken(
+                self.verb.cls, given["name"], given.get("id"), given.get("to") or given.get("domain")
+            )
         for argument in arguments:
             if argument.kind is Kind.FILE:
                 name = argument.parameter.name
@@ -108,7 +110,9 @@ class Call:
     def _single(self, argument: Argument, text: Any) -> Any:
         kind = argument.kind
         if kind is Kind.DOMAIN:
-            wanted = argument.parameter.required or text or os.environ.get(ENVIRONMENT)
+            wanted = text
+            if commands.is_place(argument.parameter.name, kind):
+                wanted = argument.parameter.required or text or os.environ.get(ENVIRONMENT)
             return self.names.domain(text) if wanted else None
         if text is None or kind is Kind.FILE:
             return None

@@ -127,9 +127,14 @@ def _argument(verb: Verb, parameter: Parameter, positional: bool) -> Argument:
     if kind is Kind.FLAG and parameter.default is True:
         option = option.replace("--", "--no-", 1)
     required = parameter.required or kind is Kind.FILE
-    if kind is Kind.DOMAIN and not (positional and _names_its_domain(verb)):
+    if is_place(parameter.name, kind) and not (positional and _names_its_domain(verb)):
         required = False
     return Argument(parameter, kind, positional, required, option, element(parameter) is not None)
+
+
+def is_place(name: str, kind: Kind) -> bool:
+    """Whether a parameter is the domain that a command is about, which may go without saying."""
+    return kind is Kind.DOMAIN and name in ("domain", "id")
 
 
 def _names_its_domain(verb: Verb) -> bool:

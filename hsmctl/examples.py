@@ -69,7 +69,9 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image list"),
         Example("hsmctl image ls --domain fast --json"),
         Example("""hsmctl image list --filter 'name ~ "web*" and not isTemplate'"""),
-        Example("hsmctl image list --filter 'created > now-7d' --sort -actualSize,name", "this week's, the largest first"),
+        Example(
+            "hsmctl image list --filter 'created > now-7d' --sort -actualSize,name", "this week's, the largest first"
+        ),
     ),
     "Image.getInfo": (Example("hsmctl image info web01"), Example("hsmctl image show 3f2a9c1e --json")),
     "Image.import": (
@@ -89,7 +91,19 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image delete web01"),
         Example("hsmctl image rm web01 --wipe --no-wait", "overwrite its data, and do not wait for it"),
     ),
-    "Volume.create": (Example("hsmctl volume create --size 10G --format raw", "an image of one raw volume, without a name"),),
+    "Image.copy": (
+        Example("hsmctl image copy web01 web02"),
+        Example("hsmctl image copy web01 web01 --to fast --checksum", "with its snapshots, and compared"),
+        Example("hsmctl image copy db01 db01-old --volume before-upgrade --collapse --format raw"),
+    ),
+    "Image.move": (
+        Example("hsmctl image move web01 --to fast"),
+        Example("hsmctl image move web01 --to fast --rate 50M", "leaves the storage some time for others"),
+    ),
+    "Image.checksum": (Example("hsmctl image checksum web01"),),
+    "Volume.create": (
+        Example("hsmctl volume create --size 10G --format raw", "an image of one raw volume, without a name"),
+    ),
     "Volume.getInfo": (Example("hsmctl volume info before-upgrade --image web01"),),
     "Volume.list": (
         Example("hsmctl volume list --image web01"),
@@ -104,6 +118,9 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Volume.measure": (
         Example("hsmctl volume measure web01"),
         Example("hsmctl volume measure before-upgrade --image web01 --format raw --no-chain"),
+    ),
+    "Volume.copy": (
+        Example("hsmctl volume copy before-upgrade web01-old --image web01", "that state, as an image of its own"),
     ),
     "Volume.delete": (Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),),
     "Image.setTags": (

@@ -318,7 +318,7 @@ def _help(verb: Verb, argument: Argument) -> str:
     notes = [_HOW[argument.kind]] if argument.kind in _HOW else []
     if argument.kind is Kind.FILE and argument.parameter.extra.get("mode") == "write":
         notes.append("must not exist, unless --force is given")
-    if argument.kind is Kind.DOMAIN and not argument.required:
+    if commands.is_place(argument.parameter.name, argument.kind) and not argument.required:
         text = text.partition("; absent")[0]
         notes.append("otherwise $HSM_DOMAIN, " + ("or the only one" if argument.parameter.required else "or all"))
     elif argument.parameter.name == "name" and verb.descriptors:

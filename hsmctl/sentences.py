@@ -9,6 +9,7 @@ from typing import Any
 from hsmctl.output import View
 from hsmctl.shown import Shown
 from hsmctl.values import show_size
+from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import ImageInfo
 
 
@@ -18,6 +19,10 @@ def _about(image: ImageInfo) -> str:
 
 def _tagged(tags: Sequence[str] | None, what: str) -> str:
     return f"{what} is tagged {', '.join(tags)}." if tags else f"{what} has no tags."
+
+
+def _compared(done: CopyInfo) -> str:
+    return f"\nBoth sides have the checksum {done.checksum.checksum}." if done.checksum else ""
 
 
 SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
@@ -34,12 +39,15 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
         f"a guest sees {show_size(done.capacity)}."
     ),
     "Image.snapshotMany": lambda group, s: (
-        f"Kept the present state of {len(group.items)} images"
-        f"{' as ' + s.given['name'] if s.given.get('name') else ''}."
+        f"Kept the present state of {len(group.items)} images{' as ' + s.given['name'] if s.given.get('name') else ''}."
     ),
     "Image.deleteMany": lambda _, s: f"Deleted {len(s.given['images'])} images.",
     "Image.setTags": lambda image, s: _tagged(image.tags, s.name("image")),
     "Volume.setTags": lambda volume, s: _tagged(volume.tags, s.name("volume")),
+    "Image.copy": lambda done, s: f"Copied {s.name('image')}: {_about(done.image)}.{_compared(done)}",
+    "Image.move": lambda done, _: f"Moved {_about(done.image)}.{_compared(done)}",
+    "Image.checksum": lambda found, s: f"{found.checksum}  {s.name('image')}",
+    "Volume.copy": lambda done, s: f"Copied {s.name('volume')}: {_about(done.image)}.{_compared(done)}",
     "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
     "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",

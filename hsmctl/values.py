@@ -85,6 +85,8 @@ def kind_of(verb: Verb, parameter: Parameter) -> Kind:
 def _is_new(verb: Verb, parameter: Parameter) -> bool:
     # A verb that makes a volume can find that its id is taken; one that only uses a volume cannot.
     makes = VolumeExists in verb.declaration.errors
+    if "new" in parameter.extra:
+        return bool(parameter.extra["new"])
     return parameter.name == "id" or (parameter.name in ("volume", "volumes") and makes)
 
 

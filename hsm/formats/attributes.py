@@ -135,18 +135,7 @@ class Revert(Intent, frozen=True, kw_only=True, tag="revert"):
     wipe: bool = False
 
 
-AnyIntent = (
-    Shrink
-    | Move
-    | SnapshotMany
-    | DeleteMany
-    | Member
-    | MergeDown
-    | MergeUp
-    | Flatten
-    | Rebase
-    | Revert
-)
+AnyIntent = Shrink | Move | SnapshotMany | DeleteMany | Member | MergeDown | MergeUp | Flatten | Rebase | Revert
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -63,9 +63,20 @@ class CopyImage(BaseOperation):
             if {volume.id for volume in record.own} != set(self.params.volumes):
                 raise ImageExists(image=record.id, reason="it has other volumes")
             leaf = chains.leaf_of(record)
-            if self.params.format not in (None, leaf.metadata.format):
-                raise VolumeExists(volume=leaf.id, reason=f"its format is {leaf.metadata.format.value}")
+            if reason := self._difference(leaf):
+                raise VolumeExists(volume=leaf.id, reason=reason)
             return CopyInfo(image=describe.image_info(target.id, record, None, chain=True))
+
+    def _difference(self, leaf: VolumeRecord) -> str | None:
+        """How a copy that is there differs from what is asked for, as far as the source is still there to tell."""
+        if self.params.format not in (None, leaf.metadata.format):
+            return f"its format is {leaf.metadata.format.value}"
+        source = self.context.registry.get(self.params.domain).image(self.params.image)
+        leaves = source.leaves() if source is not None and not source.damaged else []
+        wanted = source.volumes.get(self.params.volume) if source and self.params.volume else (leaves or [None])[0]
+        if wanted is not None and wanted.metadata.capacity != leaf.metadata.capacity:
+            return f"it has {leaf.metadata.capacity} bytes"
+        return None
 
     def select(self, domain: Domain) -> Selection:
         with storage_errors(self.context, domain.id, self.params.image):

@@ -16,6 +16,8 @@ def readable_chain(
     """The chain below a volume, or below the leaf, fit to be read.  ``mine``: a change in place of the caller's own."""
     top = chains.leaf_of(record) if volume is None else record.volumes.get(volume)
     if top is None:
+        # It may be what cannot be read.
+        chains.intact(record)
         raise NoSuchVolume(domain=domain.id, volume=volume or VolumeId(record.id))
     chain = chains.chain_of(record, top)
     chains.usable(domain, record, chain, mine=mine)

@@ -137,7 +137,9 @@ class TaskManager:
             except StoreError as error:
                 refusal = Unavailable(reason=str(error))
                 if self._witness is not None:
-                    self._witness.ended(msgspec.structs.replace(info, state=TaskState.FAILED, error=error_info(refusal)))
+                    self._witness.ended(
+                        msgspec.structs.replace(info, state=TaskState.FAILED, error=error_info(refusal))
+                    )
                 raise refusal from None
             with self.changed:
                 if claim is not None:

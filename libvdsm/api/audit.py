@@ -101,7 +101,8 @@ class Audit(ABC):
         since: Annotated[_Moment, Meta(description="only what was asked for at this time or later")] | None = None,
         until: Annotated[_Moment, Meta(description="only what was asked for before this time")] | None = None,
         user: Annotated[Line, Meta(description="only what this user asked for")] | None = None,
-        verb: Annotated[Word, Meta(description="only calls of this verb, by its full name: class, dot, verb")] | None = None,
+        verb: Annotated[Word, Meta(description="only calls of this verb, by its full name: class, dot, verb")]
+        | None = None,
         domain: Annotated[DomainId, Meta(description="only what is about this domain; absent: all")] | None = None,
         image: Annotated[ImageId, Meta(description="only what is about this image")] | None = None,
         outcome: Annotated[AuditOutcome, Meta(description="only what ended so")] | None = None,

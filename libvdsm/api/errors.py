@@ -152,7 +152,9 @@ class InvalidCursor(ApiError):
     """A cursor is not of this list, or of one with another filter or order."""
 
     code = 137
-    template = "The cursor is not where a page of this list ended: {reason}. Leave `start` out to begin at the first page."
+    template = (
+        "The cursor is not where a page of this list ended: {reason}. Leave `start` out to begin at the first page."
+    )
     reason: Reason
 
 

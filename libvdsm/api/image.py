@@ -112,9 +112,7 @@ _Capacity = Annotated[
 ]
 _Format = Annotated[VolumeFormat, Meta(description="how the data is laid out")]
 _Allocation = Annotated[Allocation, Meta(description="whether space is taken at once")]
-_Images = Annotated[
-    list[ImageId], Meta(min_length=1, max_length=64, description="the images; none twice")
-]
+_Images = Annotated[list[ImageId], Meta(min_length=1, max_length=64, description="the images; none twice")]
 _NewVolumes = Annotated[
     list[VolumeId], Meta(max_length=64, description="ids for the new volumes, in order; absent: they are chosen")
 ]

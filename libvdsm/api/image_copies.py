@@ -127,7 +127,11 @@ class ImageCopies(ABC):
         name: Annotated[Name, Meta(description="what people call the copy; absent: as the image")] | None = None,
         to: Annotated[DomainId, Meta(description="the domain to copy it to; absent: the same")] | None = None,
         volume: (
-            Annotated[VolumeId, Meta(description="copy the state that this volume keeps; absent: the newest")] | None
+            Annotated[
+                VolumeId,
+                Meta(description="copy the state that this volume keeps; absent: the newest", extra={"new": False}),
+            ]
+            | None
         ) = None,
         collapse: Annotated[bool, Meta(description="into one volume, which stands on nothing")] = False,
         format: CopyFormat | None = None,

@@ -269,7 +269,7 @@ class Volume(ABC):
         self,
         *,
         domain: _Domain,
-        volume: Annotated[VolumeId, Meta(description="the volume whose state is copied")],
+        volume: Annotated[VolumeId, Meta(description="the volume whose state is copied", extra={"new": False})],
         name: Annotated[Name, Meta(description="what people call the new image; absent: as the old one")] | None = None,
         image: _Image | None = None,
         to: Annotated[DomainId, Meta(description="the domain to copy it to; absent: the same")] | None = None,
@@ -279,7 +279,10 @@ class Volume(ABC):
         compress: Compress = False,
         rate: Rate | None = None,
         checksum: WithChecksum = False,
-        to_image: Annotated[ImageId, Meta(description="id for the new image; absent: one is chosen")] | None = None,
+        to_image: (
+            Annotated[ImageId, Meta(description="id for the new image; absent: one is chosen", extra={"new": True})]
+            | None
+        ) = None,
         id: Annotated[VolumeId, Meta(description="id for the new volume; absent: one is chosen")] | None = None,
     ) -> TaskInfo[CopyInfo]:
         """Copy the state that a volume keeps, with all that it stands on, into a new image of one volume.

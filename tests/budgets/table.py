@@ -113,6 +113,34 @@ BUDGETS = {
         state=TASK,
         leases=2 + 2 + 2,
     ),
+    "Image.copy": Budget(
+        "two layers: each file begun, filled by a program and made stable, the header of one named anew; what says that "
+        "the image is in the making, until it is; the source leased for reading",
+        processes=2,
+        domain=FOLDER + 2 * (DATA + DATA + METADATA) + DATA + METADATA + FOLDER,
+        state=TASK,
+        leases=2 + 2 + 2,
+    ),
+    "Image.copy:again": _SO_ALREADY,
+    "Image.copy:collapsed": Budget(
+        "as an import; the source's two layers leased for reading",
+        processes=1,
+        domain=_NEW_VOLUME + DATA,
+        state=TASK,
+        leases=2 + 1 + 2,
+    ),
+    "Image.checksum": Budget("qemu-nbd, and two layers leased for reading", processes=1, state=TASK, leases=2),
+    "Image.move": Budget(
+        "as a copy, whose headers stay; the source's intent, and its deletion",
+        processes=2,
+        domain=FOLDER + 2 * (DATA + DATA + METADATA) + METADATA + FOLDER + METADATA + 2 * FOLDER,
+        state=TASK,
+        leases=2 + 2 + 2 + 2 + 2,
+    ),
+    "Image.move:again": _SO_ALREADY,
+    "Volume.copy": Budget(
+        "as Image.copy, collapsed", processes=1, domain=_NEW_VOLUME + DATA, state=TASK, leases=2 + 1 + 2
+    ),
     "Image.list": _READS,
     "Image.getInfo": _READS,
     "Image.prepare": Budget("a keeper, which holds the leases of two layers", processes=1, leases=2),

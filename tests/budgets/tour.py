@@ -64,6 +64,7 @@ class Tour:
         self.volumes()
         self.tasks()
         self.events()
+        self.copies()
         self.audit()
 
     def host(self) -> None:
@@ -162,6 +163,23 @@ class Tour:
         self.task("Volume.setLegality", lambda: illegal(domain=domain, image=image, volume=leaf))
         self.task("Volume.delete", lambda: verbs.delete(domain=domain, image=image, volume=leaf))
         self.task("Volume.delete:last", lambda: verbs.delete(domain=domain, image=image, volume=base.id))
+
+    def copies(self) -> None:
+        client, domain, verbs = self.client, self.domain, self.client.image
+        path = self.home / "domains" / "third"
+        path.mkdir()
+        other = client.wait(client.domain.create(name="third", path=str(path))).id
+        image = client.wait(verbs.snapshot(domain=domain, image=self.image().id))
+        ids = [VolumeId(uuid.uuid4()), VolumeId(uuid.uuid4())]
+        kept = partial(verbs.copy, domain=domain, image=image.id, id=ImageId(uuid.uuid4()), volumes=ids)
+        self.task("Image.copy", kept)
+        self.task("Image.copy:again", kept)
+        self.task("Image.copy:collapsed", lambda: verbs.copy(domain=domain, image=image.id, collapse=True))
+        self.task("Image.checksum", lambda: verbs.checksum(domain=domain, image=image.id))
+        self.task("Volume.copy", lambda: client.volume.copy(domain=domain, image=image.id, volume=image.leaf))
+        move = partial(verbs.move, domain=domain, image=image.id, to=other)
+        self.task("Image.move", move)
+        self.task("Image.move:again", move)
 
     def tasks(self) -> None:
         client = self.client

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from libvdsm.api import VERBS
-from libvdsm.api.types import ImageInfo, Legality, TaskInfo
+from libvdsm.api.types import DomainId, ImageInfo, Legality, TaskInfo
 from libvdsm.client import Client
 from tests.verbs.scene import MIB, Scene
 
@@ -61,11 +61,22 @@ class Samples:
             "Image.revert": {**of_image, "volume": self.base.leaf},
             "Image.flatten": {**of_image, "discard_snapshots": True},
             "Image.rebase": {**of_image, "template": self.template.id},
+            "Volume.copy": leaf,
         }
         if verb in known:
             return known[verb]
+        if verb == "Image.move":
+            return {**of_image, "to": self.elsewhere()}
         takes = {parameter.name for parameter in VERBS[verb].parameters}
         return {name: value for name, value in of_image.items() if name in takes}
+
+    def elsewhere(self) -> DomainId:
+        """Another domain."""
+        path = str(self.empty)
+        for info in self.scene.client.domain.list().items:
+            if info.path == path:
+                return info.id
+        return self.scene.wait(self.scene.client.domain.create(name="elsewhere", path=path)).id
 
     def start(self, verb: str, client: Client | None = None, **changed: Any) -> Any:
         """Make the call: its answer, which of a verb that changes something is a task."""

@@ -372,21 +372,3 @@ def test_data_that_cannot_be_read_fails_the_copy(scene: Scene) -> None:
     before = fingerprint(scene.root)
     raised(ToolFailed, lambda: copy(scene, image, format=VolumeFormat.RAW))
     assert fingerprint(scene.root) == before
-
-
-# ---- Volume.copy
-
-
-def test_a_volumes_state_becomes_an_image_of_its_own(scene: Scene, chain: ImageInfo, other: DomainId) -> None:
-    assert chain.chain is not None
-    for volume in chain.chain:
-        told = scene.wait(
-            scene.client.volume.copy(
-                domain=scene.domain, volume=volume.id, name="state", to=other, format=VolumeFormat.RAW, checksum=True
-            )
-        )
-        made = told.image
-        assert (made.domain, made.name, made.snapshots) == (other, "state", 0)
-        assert seen(scene, made) == seen(scene, chain, volume.id)
-        assert told.checksum is not None
-    healthy(scene, other)
