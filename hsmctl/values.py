@@ -76,7 +76,10 @@ def kind_of(verb: Verb, parameter: Parameter) -> Kind:
 def _is_new(verb: Verb, parameter: Parameter) -> bool:
     # A verb that makes a volume can find that its id is taken; one that only uses a volume cannot.
     makes = VolumeExists in verb.declaration.errors
-    return parameter.name == "id" or (parameter.name in ("volume", "volumes") and makes)
+    # And what has to be named is there.
+    return parameter.name in ("id", "leaf") or (
+        parameter.name in ("volume", "volumes") and makes and not parameter.required
+    )
 
 
 def choices(parameter: Parameter) -> list[str]:

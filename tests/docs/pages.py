@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RUN = ("README.md", "docs/guide/local.md")
+RUN = ("README.md", "docs/guide/local.md", "docs/guide/snapshots.md")
 """The pages whose console blocks are run, from the first command to the last."""
 
 _FENCE = re.compile(r"^```(\w*)$")
