@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from benchmarks import calls, creation, listing, memory, starting
+from benchmarks import calls, creation, listing, memory, merging, starting
 from benchmarks.rounds import Benchmark, Goal
 
 _PINGS = Goal(">= 8000/s, or ratio >= 0.5", ours_at_least=8000, ratio_at_least=0.5)
@@ -21,5 +21,6 @@ BENCHMARKS = (
     ),
     Benchmark("start", "with 5,000 volumes", "s", Goal("< 1 s", ours_at_most=1.0), starting.start),
     Benchmark("memory", "hsmd after a mixed load", "MB", Goal("< 60 MB", ours_at_most=60.0), memory.resident),
+    Benchmark("merge", "1 GiB of a top layer, down", "s", Goal("ratio <= 1.1", ratio_at_most=1.1), merging.down),
     Benchmark("children", "processes beside it, importing", "MB", Goal("reported"), memory.children),
 )

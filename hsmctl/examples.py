@@ -86,6 +86,20 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image prepare web01", "prints the path and format to give to QEMU"),
         Example("hsmctl image prepare web01 --read-only"),
     ),
+    "Image.merge": (
+        Example("hsmctl image merge web01 monday friday", "one snapshot of a run of them; it keeps the newest's state"),
+        Example("hsmctl image merge web01 monday friday --direction down"),
+    ),
+    "Image.deleteSnapshot": (Example("hsmctl image delete-snapshot web01 before-upgrade"),),
+    "Image.revert": (Example("hsmctl image revert web01 before-upgrade", "what was changed since is lost"),),
+    "Image.flatten": (
+        Example("hsmctl image flatten web03", "off its template"),
+        Example("hsmctl image flatten web01 --discard-snapshots"),
+    ),
+    "Image.rebase": (
+        Example("hsmctl image rebase web03 debian13", "onto another template; what it shows stays"),
+        Example("hsmctl image rebase web03", "onto none; its snapshots stay"),
+    ),
     "Image.teardown": (Example("hsmctl image teardown web01"),),
     "Image.delete": (
         Example("hsmctl image delete web01"),

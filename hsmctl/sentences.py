@@ -25,6 +25,10 @@ def _compared(done: CopyInfo) -> str:
     return f"\nBoth sides have the checksum {done.checksum.checksum}." if done.checksum else ""
 
 
+def _snapshots(image: ImageInfo) -> str:
+    return f"it has {image.snapshots or 'no'} snapshot{'' if image.snapshots == 1 else 's'} now"
+
+
 SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
     "Image.create": lambda image, _: f"Created {_about(image)}.",
     "Image.clone": lambda image, s: f"Cloned {s.name('template')}: {_about(image)}.",
@@ -50,6 +54,19 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
     "Volume.copy": lambda done, s: f"Copied {s.name('volume')}: {_about(done.image)}.{_compared(done)}",
     "Image.delete": lambda _, s: f"Deleted image {s.name('image')}.",
     "Image.teardown": lambda _, s: f"Image {s.name('image')} is no longer in use here.",
+    "Image.merge": lambda image, s: f"Merged layers of {s.name('image')}; {_snapshots(image)}.",
+    "Image.deleteSnapshot": lambda image, s: (
+        f"Deleted snapshot {s.name('volume')} of {s.name('image')}; {_snapshots(image)}."
+    ),
+    "Image.revert": lambda image, s: (
+        f"{s.name('image')} is as in snapshot {s.name('volume')} again, {show_size(image.capacity)}; {_snapshots(image)}."
+    ),
+    "Image.flatten": lambda _, s: f"{s.name('image')} stands alone now, in one layer.",
+    "Image.rebase": lambda image, s: (
+        f"{s.name('image')} stands on {s.name('template')} now."
+        if image.template
+        else f"{s.name('image')} stands on no template now."
+    ),
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",
     "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
     "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",

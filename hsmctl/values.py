@@ -87,7 +87,10 @@ def _is_new(verb: Verb, parameter: Parameter) -> bool:
     makes = VolumeExists in verb.declaration.errors
     if "new" in parameter.extra:
         return bool(parameter.extra["new"])
-    return parameter.name == "id" or (parameter.name in ("volume", "volumes") and makes)
+    # And what has to be named is there.
+    return parameter.name in ("id", "leaf") or (
+        parameter.name in ("volume", "volumes") and makes and not parameter.required
+    )
 
 
 def choices(parameter: Parameter) -> list[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hsm.contract.base import (
     WAIT,
     Contract,
@@ -97,3 +99,34 @@ class TemplateContract(Contract):
         record = other.image(clone.image)
         assert record is not None
         assert record.volumes[template.volume].metadata == changed
+
+    def test_a_template_is_linked_into_an_image_and_out_of_it(self, domain: Domain, other: Domain) -> None:
+        template, image = make_template(domain), make(domain, new_raw())
+        for _ in range(2):  # the second time there is nothing to do
+            with domain.lease(WAIT):
+                domain.link_template(image.image, template.image, template.volume)
+            record = other.image(image.image)
+            assert record is not None
+            assert record.volumes[template.volume].is_linked
+            assert [volume.id for volume in record.own] == [image.volume]
+            assert other.clones(template.image) == 1
+            held = domain.acquire([Wanted(template.volume, image.image, shared=True)])
+            assert not is_free(other, exclusive(template))
+            held.release()
+        for _ in range(2):
+            with domain.lease(WAIT):
+                domain.unlink_template(image.image, template.volume)
+            record = other.image(image.image)
+            assert record is not None
+            assert record.volumes.keys() == {image.volume}
+            assert other.clones(template.image) == 0
+        assert content_of(domain, template, 8) == b"template"
+        assert is_free(other, exclusive(template))
+        assert other.garbage() == []
+
+    def test_an_image_s_own_volume_is_never_unlinked(self, domain: Domain) -> None:
+        template = make_template(domain)
+        make_overlay(domain, template, clone=True)
+        with domain.lease(WAIT), pytest.raises(OSError, match="no link"):
+            domain.unlink_template(template.image, template.volume)
+        assert content_of(domain, template, 8) == b"template"

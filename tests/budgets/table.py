@@ -209,4 +209,49 @@ BUDGETS = {
     "Event.poll": _READS,
     "Event.subscribe": _READS,
     "Audit.list": _READS,
+    "Image.merge:down": Budget(
+        "two layers checked, committed, the header of the one above; the intent written, changed, gone; the base's data; "
+        "the metadata of the one that goes, of the base, of the one above and its header; unpublished, given back; the "
+        "leases of three layers, the domain's three times, and the one's that is given back",
+        processes=4,
+        domain=2 * METADATA + FOLDER + DATA + 3 * METADATA + DATA + 2 * FOLDER,
+        state=TASK,
+        leases=7,
+    ),
+    "Image.merge:up": Budget(
+        "two layers checked, marked, pulled, the mark deleted, each made stable; the intent; the metadata; unpublished, "
+        "given back",
+        processes=5,
+        domain=2 * METADATA + FOLDER + 3 * DATA + METADATA + 2 * FOLDER,
+        state=TASK,
+        leases=7,
+    ),
+    "Image.merge:again": _SO_ALREADY,
+    "Image.deleteSnapshot": Budget(
+        "as merging down, with nothing above",
+        processes=3,
+        domain=2 * METADATA + FOLDER + DATA + 2 * METADATA + 2 * FOLDER,
+        state=TASK,
+        leases=6,
+    ),
+    "Image.revert": Budget(
+        "the new layer's data and metadata; the intent; two layers unpublished and given back; no program",
+        domain=DATA + 2 * METADATA + FOLDER + 4 * FOLDER,
+        state=TASK,
+        leases=8,
+    ),
+    "Image.flatten": Budget(
+        "as merging up, with a template unlinked: its metadata, then the rest",
+        processes=4,
+        domain=2 * METADATA + FOLDER + 3 * DATA + METADATA + 2 * FOLDER,
+        state=TASK,
+        leases=5,
+    ),
+    "Image.rebase": Budget(
+        "as flattening",
+        processes=4,
+        domain=2 * METADATA + FOLDER + 3 * DATA + METADATA + 2 * FOLDER,
+        state=TASK,
+        leases=5,
+    ),
 }

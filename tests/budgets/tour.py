@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from libvdsm.api import VERBS
+from libvdsm.api.image_layers import MergeDirection
 from libvdsm.api.types import (
     Allocation,
     ImageId,
@@ -65,6 +66,7 @@ class Tour:
         self.tasks()
         self.events()
         self.copies()
+        self.layers()
         self.audit()
 
     def host(self) -> None:
@@ -203,6 +205,36 @@ class Tour:
     def events(self) -> None:
         self.call("Event.poll", self.client.event.poll)
         self.call("Event.subscribe", self.client.event.subscribe)
+
+    def layers(self) -> None:
+        domain, verbs = self.domain, self.client.image
+
+        def chain() -> list[VolumeId]:
+            made = self.image()
+            for _ in range(2):
+                made = self.client.wait(verbs.snapshot(domain=domain, image=made.id))
+            return [VolumeId(made.id), *(volume.id for volume in made.chain or [])]
+
+        for direction in (MergeDirection.DOWN, MergeDirection.UP):
+            image, low, middle, _ = chain()
+            merged = partial(
+                verbs.merge, domain=domain, image=ImageId(image), base=low, top=middle, direction=direction
+            )
+            self.task(f"Image.merge:{direction.value}", merged)
+            if direction is MergeDirection.UP:
+                self.task("Image.merge:again", merged)
+        image, low, _, _ = chain()
+        self.task("Image.revert", lambda: verbs.revert(domain=domain, image=ImageId(image), volume=low))
+        self.task(
+            "Image.deleteSnapshot", lambda: verbs.delete_snapshot(domain=domain, image=ImageId(image), volume=low)
+        )
+        template = self.client.wait(verbs.make_template(domain=domain, image=self.image().id)).id
+        for label in ("Image.rebase", "Image.flatten"):
+            clone = self.client.wait(verbs.clone(domain=domain, template=template)).id
+            if label == "Image.rebase":
+                self.task(label, lambda clone=clone: verbs.rebase(domain=domain, image=clone))  # type: ignore[misc]
+            else:
+                self.task(label, lambda clone=clone: verbs.flatten(domain=domain, image=clone))  # type: ignore[misc]
 
     def audit(self) -> None:
         listed = self.call("Audit.list", self.client.audit.list)

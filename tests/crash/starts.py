@@ -15,7 +15,7 @@ from libvdsm.api.errors import ConnectionFailed
 from libvdsm.api.types import TaskState
 from tests.crash import durability, invariants, points
 from tests.crash.accidents import KILL, Accident
-from tests.crash.fixture import NO_DEFAULT, Home, empty, remove
+from tests.crash.fixture import NO_DEFAULT, Home, empty, remove, volume
 from tests.crash.hsmd import ENDED, SERVICE, Hsmd
 from tests.crash.invariants import Facts
 from tests.crash.operation import World
@@ -64,6 +64,26 @@ STARTS = [
         "start after a crash in a formatting",
         "domain formatted",
         lambda point: point.name.startswith(("unlink", "rmdir")),
+        finished=True,
+    ),
+    Start(
+        "start after a crash in a merge down",
+        "layers below another merged down",
+        lambda point: point.name == "rename" and ".meta." in point.text,
+        finished=True,
+    ),
+    Start(
+        "start after a crash in a merge up",
+        "layers merged up",
+        lambda point: (
+            point.name == "fsync" and point.path is not None and point.path.endswith(str(volume("chain leaf")))
+        ),
+        finished=True,
+    ),
+    Start(
+        "start after a crash in going back",
+        "image reverted",
+        lambda point: point.name == "rename" and ".meta." in point.text,
         finished=True,
     ),
 ]

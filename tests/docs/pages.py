@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 RUN = (
     "README.md",
     "docs/guide/local.md",
+    "docs/guide/snapshots.md",
     "docs/guide/audit.md",
     "docs/guide/queries.md",
     "docs/guide/tasks.md",

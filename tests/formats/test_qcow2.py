@@ -266,3 +266,18 @@ def test_bytes_of_any_kind_are_read_or_refused(rest: bytes) -> None:
             qcow2.parse(start + rest, len(start + rest))
         except BadHeader:
             continue
+
+
+def test_bitmaps_and_internal_snapshots_are_seen(tmp_path: Path) -> None:
+    path = qemu.create(tmp_path / "image", "qcow2", qemu.MIB)
+    seen = []
+    for change in (
+        ("snapshot", "-c", "one", path),
+        ("bitmap", "--add", "-f", "qcow2", path, "dirty"),
+        ("snapshot", "-d", "one", path),
+        ("bitmap", "--remove", "-f", "qcow2", path, "dirty"),
+    ):
+        qemu.image_tool(*change)
+        header = qcow2.parse(path.read_bytes()[: qcow2.READ], path.stat().st_size)
+        seen.append((header.snapshots, header.bitmaps))
+    assert seen == [(1, False), (1, True), (0, True), (0, False)]

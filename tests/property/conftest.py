@@ -5,4 +5,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("tests.property.judge", "tests.property.machine")
+pytest.register_assert_rewrite("tests.property.judge", "tests.property.machine", "tests.property.layers")

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.property.judge import Service
-from tests.property.machine import Verbs
+from tests.property.layers import LayerVerbs
 from tests.service import end_keepers
 
 EXAMPLES = int(os.environ.get("HSM_PROPERTY_EXAMPLES", "10"))
@@ -42,7 +42,7 @@ def test_the_service_and_the_model_agree(service: Service) -> None:
     print(f"to repeat this run: HSM_PROPERTY_SEED={SEED} HSM_PROPERTY_EXAMPLES={EXAMPLES} HSM_PROPERTY_STEPS={STEPS}")
 
     @hypothesis.seed(SEED)
-    class Seeded(Verbs):
+    class Seeded(LayerVerbs):
         def __init__(self) -> None:
             super().__init__(service)
 

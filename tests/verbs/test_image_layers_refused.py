@@ -19,6 +19,7 @@ from libvdsm.api.errors import (
     ImageUnfinished,
     InvalidParameter,
     IsTemplate,
+    NoSpace,
     NoSuchImage,
     NoSuchVolume,
     NotBelow,
@@ -32,7 +33,7 @@ from libvdsm.api.types import ImageId, ImageInfo, Legality, TaskInfo, VolumeId
 from libvdsm.declare import ApiError
 from tests.domains.tree import fingerprint
 from tests.formats import qemu
-from tests.verbs.layers import KIB, UP, contents, sound
+from tests.verbs.layers import DOWN, KIB, UP, contents, sound
 from tests.verbs.provoked import provokes
 from tests.verbs.scene import MIB, Scene, raised
 
@@ -237,3 +238,60 @@ def test_what_a_tool_did_not_do_is_done_later(
         calls.call(verb)
     done = sound(scene, calls.image)
     assert contents(scene, calls.image)[done.leaf] == before[calls.volumes[-1]]
+
+
+@pytest.mark.parametrize("verb", ["merge", "merge up", "flatten", "rebase"])
+def test_a_domain_without_room_for_what_moves_is_left_as_it_is(
+    scene: Scene, tmp_path: Path, small: Callable[[Path, int], AbstractContextManager[Path]], verb: str
+) -> None:
+    """And what only seems to need room, since it falls where there is data already, is done."""
+    with small(tmp_path / "small", 24 * MIB) as folder:
+        domain = scene.wait(scene.client.domain.create(name="small", path=str(folder))).id
+        place = Scene(scene.app, scene.client, domain, scene.heard)
+        made = place.image(16 * MIB)
+        qemu.write(place.data(made), "qcow2", 0x11, 0, 8 * MIB)
+        template = place.wait(place.client.image.make_template(domain=domain, image=made.id))
+        low = place.clone(template)
+        qemu.write(place.data(low), "qcow2", 0x22, 8 * MIB, 2 * MIB)
+        image = place.snapshot(low)
+        qemu.write(place.data(image), "qcow2", 0x33, 8 * MIB, 2 * MIB)
+        (folder / "filler").write_bytes(bytes(shutil.disk_usage(folder).free - MIB))
+        before = fingerprint(place.images)
+        call: dict[str, Callable[[], TaskInfo[ImageInfo]]] = {
+            "merge": lambda: place.client.image.merge(domain=domain, image=image.id, base=low.leaf, top=image.leaf),
+            "merge up": lambda: place.client.image.merge(
+                domain=domain, image=image.id, base=low.leaf, top=image.leaf, direction=UP
+            ),
+            "flatten": lambda: place.client.image.flatten(domain=domain, image=image.id, discard_snapshots=True),
+            "rebase": lambda: place.client.image.rebase(domain=domain, image=image.id),
+        }
+        if verb in ("flatten", "rebase"):
+            assert "have to be moved" in raised(NoSpace, lambda: place.wait(call[verb]())).reason
+            assert fingerprint(place.images) == before
+        else:
+            assert place.wait(call[verb]()).snapshots == 0
+        scene.wait(scene.client.domain.detach(domain=domain))
+
+
+TOLD = ("VolumeCreated", "VolumeChanged", "VolumeDeleted")
+
+
+def test_it_tells_what_becomes_of_volumes(scene: Scene) -> None:
+    calls = Calls(scene)
+    low, middle, top = calls.volumes
+
+    def events(verb: str, **changed: Any) -> list[tuple[str, VolumeId]]:
+        last = scene.client.event.poll(after=0).next
+        calls.call(verb, **changed)
+        found = scene.client.event.poll(after=last).items
+        return [(event.name, VolumeId(uuid.UUID(event.data["volume"]))) for event in found if event.name in TOLD]
+
+    leaf = VolumeId(uuid.uuid4())
+    assert events("revert", volume=middle, leaf=leaf) == [("VolumeCreated", leaf), ("VolumeDeleted", top)]
+    assert events("merge", base=low, top=middle, direction=DOWN) == [
+        ("VolumeChanged", low),
+        ("VolumeChanged", leaf),
+        ("VolumeDeleted", middle),
+    ]
+    assert events("merge", base=low, top=leaf, direction=UP) == [("VolumeChanged", leaf), ("VolumeDeleted", low)]
+    assert events("rebase") == [("VolumeChanged", leaf)]
