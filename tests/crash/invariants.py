@@ -22,7 +22,7 @@ Facts = dict[str, object]
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NIL = "00000000-0000-0000-0000-000000000000"
 _SPECIAL = {"metadata", "ids", "leases", "inbox", "outbox", "xleases"}
-_STATE = {"domains.json", "tasks.db", "tasks.db-wal", "tasks.db-shm"}
+_STATE = {"domains.json", *(f"{name}.db{more}" for name in ("tasks", "transfers") for more in ("", "-wal", "-shm"))}
 _TOLD = ("LEGALITY", "CAP", "FORMAT", "TYPE", "PUUID", "GEN", "SEQ")
 
 
@@ -162,6 +162,9 @@ def _remains_of_domain(folder: Path) -> Iterator[str]:
         names = os.listdir(image)
         published = {name[:36] for name in names if name.endswith(".meta") and _ID.fullmatch(name[:-5])}
         expected = {name + suffix for name in published for suffix in ("", ".meta", ".lease")}
+        if any("LEGALITY=ILLEGAL" in (image / f"{name}.meta").read_text() for name in published):
+            # When an upload expires lies beside it until all of it is there.
+            expected.add(f"{image.name}.hsm")
         if not published or not _ID.fullmatch(image.name):
             yield str(image)
         yield from (f"{image}/{name}" for name in names if name not in expected)
