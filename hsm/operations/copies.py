@@ -73,7 +73,7 @@ class CopyImage(BaseOperation):
             return f"its format is {leaf.metadata.format.value}"
         source = self.context.registry.get(self.params.domain).image(self.params.image)
         leaves = source.leaves() if source is not None and not source.damaged else []
-        wanted = source.volumes.get(self.params.volume) if source and self.params.volume else (leaves or [None])[0]
+        wanted = source.volumes.get(self.params.volume) if source and self.params.volume else next(iter(leaves), None)
         if wanted is not None and wanted.metadata.capacity != leaf.metadata.capacity:
             return f"it has {leaf.metadata.capacity} bytes"
         return None

@@ -11,12 +11,13 @@ Where a crash leaves a transfer: before publication, nowhere; after it, interrup
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 
 import msgspec
 
-from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
+from hsm.domains.base import Domain, Held, ImageRecord, LeaseBusy, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.formats.attributes import Attributes, VolumeAttributes
 from hsm.operations import chains
@@ -47,6 +48,8 @@ from libvdsm.run import CommandError
 log = Log("hsm.transferring")
 
 _SECTOR = 512
+_DYING = 2.0
+_MOMENT = 0.01
 _RENEWALS = 24
 """So often while a transfer goes on for as long as it would be kept without."""
 _READY = (TransferState.RUNNING, TransferState.PAUSED)
@@ -250,11 +253,17 @@ def _unpublish(context: Context, domain: Domain, live: Live) -> None:
     """Give an upload's volume back, if it is still one, and then its lease."""
     record = live.record
     left = None
-    with domain_lease(context, domain):
-        image = domain.image(record.image)
-        volume = image.volumes.get(record.volume) if image else None
-        if image is not None and volume is not None and chains.gives_up(image, volume):
-            left = domain.unpublish_image(record.image, wipe=False)
+    try:
+        with domain_lease(context, domain):
+            image = domain.image(record.image)
+            volume = image.volumes.get(record.volume) if image else None
+            if image is not None and volume is not None and chains.gives_up(image, volume):
+                left = domain.unpublish_image(record.image, wipe=False)
+    except OSError:
+        if domain.image(record.image) is None:
+            # It failed just after: what is left is the collector's.
+            context.transfers.release(live)
+        raise
     context.transfers.release(live)
     if left is not None:
         context.events.emit(ImageDeleted(domain=record.domain, image=record.image))
@@ -302,7 +311,21 @@ def _settle(context: Context, live: Live) -> None:
             transfers.change(live, Event.FINISH)
             transfers.change(live, Event.COMPLETE)
         else:
+            _hold_soon(domain, live)
+
+
+def _hold_soon(domain: Domain, live: Live) -> None:
+    """Have its leases, which the programs of a killed service may carry for another moment."""
+    until = time.monotonic() + _DYING
+    while True:
+        try:
             hold(domain, live)
+        except LeaseBusy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_MOMENT)
+        else:
+            return
 
 
 def is_committed(domain: Domain, record: Record) -> bool:

@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ log = Log("hsm.imageio")
 
 PROGRAM = "ovirt-imageio"
 _START = 20.0
+_ENDING = 0.5
 _MOMENT = 0.01
 _TIMEOUT = 30.0
 _REMOVAL = 2
@@ -146,6 +148,12 @@ class Imageio:
 
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def ends(self) -> bool:
+        """Whether it has ended, or is about to: whoever met a broken connection asks."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING)
+        return not self.alive()
 
     def end(self) -> None:
         """End it, at once: it holds nothing that could be lost."""

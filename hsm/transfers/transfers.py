@@ -211,10 +211,9 @@ class Transfers:
         with ExitStack() as last:
             last.callback(self._leave_daemon)
             last.callback(server.end, patience=0.0)
-            daemon = self._running_daemon()
-            daemon.remove(live.record.ticket)
+            self._ask(lambda daemon: daemon.remove(live.record.ticket))
             if live.record.is_upload:
-                self._flush(daemon, live, server)
+                self._ask(lambda daemon: self._flush(daemon, live, server))
                 server.end()
 
     def _flush(self, daemon: Imageio, live: Live, server: QemuNbd) -> None:
@@ -230,7 +229,7 @@ class Transfers:
         """Have stable what was sent so far.  Raises ``CommandError``."""
         if live.server is None:
             raise CommandError("qemu-nbd", "it does not run")
-        self._running_daemon().flush(live.record.ticket)
+        self._ask(lambda daemon: daemon.flush(live.record.ticket))
 
     def halt(self, live: Live) -> None:
         """Move no more data, whatever becomes of what was sent and is not stable."""
@@ -325,6 +324,16 @@ class Transfers:
             self.mend()
             assert self._daemon is not None
             return self._daemon
+
+    def _ask(self, question: Callable[[Imageio], None]) -> None:
+        """Ask the daemon for something; if it is just ending, ask the next one."""
+        daemon = self._running_daemon()
+        try:
+            question(daemon)
+        except CommandError:
+            if not daemon.ends():
+                raise
+            question(self._running_daemon())
 
     def _leave_daemon(self) -> None:
         with self._daemon_turn:

@@ -283,7 +283,7 @@ class Transfer(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(NoSuchTransfer, TransferStateWrong, *_READING, DomainBusy, DomainReadOnly, ImageInUse),
+        errors=(NoSuchTransfer, TransferStateWrong, *_READING, DomainBusy, DomainReadOnly, NoSpace, ImageInUse),
         positional=("transfer",),
     )
     @abstractmethod

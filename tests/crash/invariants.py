@@ -22,7 +22,10 @@ Facts = dict[str, object]
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NIL = "00000000-0000-0000-0000-000000000000"
 _SPECIAL = {"metadata", "ids", "leases", "inbox", "outbox", "xleases"}
-_STATE = {"domains.json", *(f"{name}.db{end}" for name in ("tasks", "audit") for end in ("", "-wal", "-shm"))}
+_STATE = {
+    "domains.json",
+    *(f"{name}.db{end}" for name in ("tasks", "audit", "transfers") for end in ("", "-wal", "-shm")),
+}
 _TOLD = ("LEGALITY", "CAP", "FORMAT", "TYPE", "PUUID", "GEN", "SEQ")
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,13 +54,15 @@ def test_a_sparse_disk_of_4_gib_is_fast_and_stays_sparse(
     world: World, source: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = source(4096 * MIB)
+    began = time.monotonic()
     transfer = world.upload(4096 * MIB, format=VolumeFormat.RAW)
     client.upload(str(path), transfer.url, None, secure=False)
-    world.finish(transfer, checksum=client.checksum(str(path))["checksum"])
+    checksum = client.checksum(str(path))["checksum"]
+    world.finish(transfer, checksum=checksum)
     assert world.image(transfer).actual_size < 8 * MIB
     down = world.download(transfer.image)
     target = tmp_path / "out.raw"
     client.download(down.url, str(target), None, fmt="raw", secure=False)
-    world.finish(down, checksum=client.checksum(str(target))["checksum"])
+    assert client.checksum(str(target))["checksum"] == checksum
     assert target.stat().st_blocks * 512 < 8 * MIB
-    assert subprocess.run(["cmp", str(path), str(target)], check=False).returncode == 0
+    assert time.monotonic() - began < 30

@@ -489,7 +489,7 @@ def test_a_domain_that_is_not_served_any_more(scene: Scene) -> None:
 
 
 @provokes("Transfer.resume", "StorageFailed")
-@provokes("Transfer.cancel", "StorageFailed")
+@provokes("Transfer.cancel", "StorageFailed", "NoSpace")
 @provokes("Transfer.finish", "StorageFailed", "NoSpace")
 def test_storage_that_fails_later(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     transfer = upload(scene, format=VolumeFormat.RAW)
@@ -505,6 +505,8 @@ def test_storage_that_fails_later(scene: Scene, monkeypatch: pytest.MonkeyPatch)
         real = os.rename
         patch.setattr(os, "rename", lambda old, new: _full(old) if str(old).endswith(".new") else real(old, new))
         raised(NoSpace, lambda: finish(scene, transfer))
+        patch.setattr(os, "rename", lambda old, new: _full(old))
+        raised(NoSpace, lambda: call.cancel(transfer=transfer.id))
     state = look(scene, transfer)
     assert (state.state, state.problem is None) == (TransferState.PAUSED, False)
     finish(scene, transfer, checksum=http.checksum(b"x" * MIB))
