@@ -19,7 +19,7 @@ from libvdsm.api.types import (
     TaskState,
     VolumeFormat,
 )
-from tests.crash import proofs
+from tests.crash import bitmaps, proofs
 from tests.crash.contents import Contents, digest_of, digest_of_zeros
 from tests.crash.copies import COPIES
 from tests.crash.fixture import (
@@ -494,4 +494,5 @@ OPERATIONS = [
         halfway=(CLONE,),
         leaks=True,
     ),
+    *bitmaps.OPERATIONS,
 ]
