@@ -144,14 +144,14 @@ def place_of(domain: object, image: object, volume: object) -> str:
 
 def _bitmaps(client: Client, image: ImageInfo) -> dict[str, object]:
     """Name -> what is marked, or why that is not known."""
-    place = {"domain": image.domain, "image": image.id}
+    verbs, domain, id_ = client.bitmap, image.domain, image.id
     return {
         item.name: item.problem
         or [
             (extent.offset, extent.length)
-            for extent in client.bitmap.get_extents(**place, bitmap=item.name).items
+            for extent in verbs.get_extents(domain=domain, image=id_, bitmap=item.name).items
         ]
-        for item in client.bitmap.list(**place).items
+        for item in verbs.list(domain=domain, image=id_).items
     }
 
 
