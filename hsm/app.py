@@ -24,6 +24,7 @@ from hsm.operations.transferring import recover
 from hsm.services.admission import Admission
 from hsm.services.audit import AuditService
 from hsm.services.base import Parts, Service
+from hsm.services.bitmap import BitmapService
 from hsm.services.config import ConfigService
 from hsm.services.domain import DomainService
 from hsm.services.event import EventService
@@ -74,6 +75,7 @@ SERVICES: dict[str, type[Service]] = {
     "Event": EventService,
     "Audit": AuditService,
     "Transfer": TransferService,
+    "Bitmap": BitmapService,
 }
 _PATIENCE = 20.0
 _OWNER = "the service"

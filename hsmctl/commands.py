@@ -17,6 +17,7 @@ from libvdsm.declare import Parameter, Right, Verb
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "delete": ("rm",),
     "get-capabilities": ("capabilities",),
+    "get-extents": ("extents",),
     "get-info": ("info", "show"),
     "get-stats": ("stats",),
     "list": ("ls",),
@@ -25,11 +26,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Names that people expect, beside the verb's own."""
 
-_SHORT = ("get-capabilities", "get-info", "get-stats", "subscribe")
+_SHORT = ("get-capabilities", "get-extents", "get-info", "get-stats", "subscribe")
 """Verbs that hsmctl itself calls by their first alias when it mentions them."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Storage": ("Image", "Domain", "Volume"),
+    "Storage": ("Image", "Domain", "Volume", "Bitmap"),
     "What goes on": ("Task", "Transfer", "Event", "Audit"),
     "The service": ("Host", "Config", "Session"),
 }

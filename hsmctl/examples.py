@@ -143,6 +143,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image tag web01", "it has none any more"),
     ),
     "Volume.setTags": (Example("hsmctl volume tag before-upgrade consistent --image web01"),),
+    "Bitmap.add": (Example("hsmctl bitmap add web01 backup-1", "where a full backup is made"),),
+    "Bitmap.list": (Example("hsmctl bitmap list web01"),),
+    "Bitmap.getExtents": (Example("hsmctl bitmap extents web01 backup-1 --json", "what was written since then"),),
+    "Bitmap.clear": (Example("hsmctl bitmap clear web01 backup-1", "begin anew"),),
+    "Bitmap.remove": (Example("hsmctl bitmap remove web01 backup-1"),),
     "Task.list": (
         Example("hsmctl task list"),
         Example("hsmctl task list --state running"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hsmctl.backup import bitmaps, extents
 from hsmctl.fields import facts
 from hsmctl.history import history
 from hsmctl.output import Table, View
@@ -16,9 +17,10 @@ from hsmctl.sentences import SENTENCES
 from hsmctl.shown import Shown
 from hsmctl.tables import LOOKS
 from libvdsm.api.audit import AuditPage
+from libvdsm.api.bitmap import BitmapPage, ExtentPage
 from libvdsm.api.types import Nothing
 
-_LOOKS: dict[type, Callable[[Any, Shown], View]] = {**LOOKS, AuditPage: history}
+_LOOKS: dict[type, Callable[[Any, Shown], View]] = {**LOOKS, AuditPage: history, BitmapPage: bitmaps, ExtentPage: extents}
 
 
 def view(result: Any, shown: Shown) -> View:

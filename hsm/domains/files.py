@@ -175,7 +175,9 @@ class FileDomain(Domain):
         header = damage = None
         if is_qcow2:
             try:
-                header = qcow2.parse(start, status.st_size)
+                header = qcow2.with_bitmaps(
+                    qcow2.parse(start, status.st_size), lambda at, n: _read_at(data_path, at, n)
+                )
             except qcow2.BadHeader as error:
                 damage = str(error)
         return VolumeRecord(
@@ -353,6 +355,14 @@ def _read(path: str, limit: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, limit)
+    finally:
+        os.close(descriptor)
+
+
+def _read_at(path: str, offset: int, length: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, length, offset)
     finally:
         os.close(descriptor)
 

@@ -12,6 +12,9 @@ import struct
 
 import msgspec
 
+from hsm.formats import bitmaps as bitmaps_format
+from hsm.formats.bitmaps import BadBitmaps, Bitmap, Place
+
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
 MAX_BACKING = 1023
@@ -24,7 +27,6 @@ _NAME_LENGTH_AT = 16
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
 _DATA_FILE = 0x44415441
-_BITMAPS = 0x23852875
 _DATA_FILE_BIT = 1 << 2
 _MAX_L1_BYTES = 32 * 2**20
 _REFCOUNT_ORDER = 4
@@ -47,7 +49,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool
     incompatible: int
     snapshots: int
-    bitmaps: bool = False
+    bitmaps_at: Place | None = None
+    bitmaps: tuple[Bitmap, ...] = ()
+    bitmaps_damage: str | None = None
+    """why its bitmaps cannot be read: they are of no use then, and its data is what it was"""
 
 
 def parse(start: bytes, length: int) -> Header:
@@ -61,25 +66,28 @@ def parse(start: bytes, length: int) -> Header:
     if version not in (2, 3) or not 9 <= cluster_bits <= 21:
         msg = f"version {version} with clusters of 2^{cluster_bits} bytes"
         raise BadHeader(msg)
-    incompatible, header_length = 0, _V2.size
+    incompatible, autoclear, header_length = 0, 0, _V2.size
     if version == 3:
         if len(start) < _V2.size + _V3.size:
             msg = "cut off"
             raise BadHeader(msg)
-        incompatible, _, _, _, header_length = _V3.unpack_from(start, _V2.size)
+        incompatible, _, autoclear, _, header_length = _V3.unpack_from(start, _V2.size)
     extensions_end = name_at or min(len(start), 1 << cluster_bits)
-    backing_format, data_file, bitmaps = _extensions(start, header_length, extensions_end)
+    extensions = _extensions(start, header_length, extensions_end)
+    bitmaps_at, bitmaps_damage = _bitmaps(extensions.get(bitmaps_format.EXTENSION), autoclear)
+    backing_format = extensions.get(_BACKING_FORMAT)
     return Header(
         version=version,
         capacity=capacity,
         cluster_size=1 << cluster_bits,
         backing_file=_name(start, name_at, name_length, length) if name_at else None,
-        backing_format=backing_format,
-        data_file=data_file or bool(incompatible & _DATA_FILE_BIT),
+        backing_format=None if backing_format is None else backing_format.decode("ascii", "replace"),
+        data_file=_DATA_FILE in extensions or bool(incompatible & _DATA_FILE_BIT),
         encrypted=crypt != 0,
         incompatible=incompatible,
         snapshots=snapshots,
-        bitmaps=bitmaps,
+        bitmaps_at=bitmaps_at,
+        bitmaps_damage=bitmaps_damage,
     )
 
 
@@ -90,9 +98,9 @@ def _name(start: bytes, offset: int, length: int, file_length: int) -> str:
     return start[offset : offset + length].decode("utf-8", "replace")
 
 
-def _extensions(start: bytes, offset: int, end: int) -> tuple[str | None, bool, bool]:
-    """(backing format, whether there is an external data file, whether there are bitmaps) from the extensions."""
-    backing_format, data_file, bitmaps = None, False, False
+def _extensions(start: bytes, offset: int, end: int) -> dict[int, bytes]:
+    """The header extensions, by kind."""
+    found: dict[int, bytes] = {}
     while offset + _EXTENSION.size <= min(end, len(start)):
         kind, length = _EXTENSION.unpack_from(start, offset)
         offset += _EXTENSION.size
@@ -101,12 +109,9 @@ def _extensions(start: bytes, offset: int, end: int) -> tuple[str | None, bool, 
         if offset + length > len(start):
             msg = f"an extension of {length} bytes at {offset}"
             raise BadHeader(msg)
-        if kind == _BACKING_FORMAT:
-            backing_format = start[offset : offset + length].decode("ascii", "replace")
-        data_file = data_file or kind == _DATA_FILE
-        bitmaps = bitmaps or kind == _BITMAPS
+        found[kind] = start[offset : offset + length]
         offset += (length + 7) & ~7
-    return backing_format, data_file, bitmaps
+    return found
 
 
 def renamed(start: bytes, name: str) -> list[tuple[int, bytes]]:
@@ -122,26 +127,53 @@ def renamed(start: bytes, name: str) -> list[tuple[int, bytes]]:
     return [(name_at, text.ljust(name_length, b"\0")), (_NAME_LENGTH_AT, struct.pack(">I", len(text)))]
 
 
+def _bitmaps(content: bytes | None, autoclear: int) -> tuple[Place | None, str | None]:
+    """(where the directory of bitmaps is, why there is none that can be read)"""
+    try:
+        return (None if content is None else bitmaps_format.place(content, autoclear)), None
+    except BadBitmaps as error:
+        return None, str(error)
+
+
+def with_bitmaps(header: Header, read: bitmaps_format.ReadAt) -> Header:
+    """A header with what the directory of bitmaps says; its file is read only if there is one."""
+    if header.bitmaps_at is None:
+        return header
+    try:
+        return msgspec.structs.replace(header, bitmaps=bitmaps_format.directory(header.bitmaps_at, read))
+    except BadBitmaps as error:
+        return msgspec.structs.replace(header, bitmaps_damage=str(error))
+
+
 def max_capacity() -> int:
     """The largest image that QEMU opens with our cluster size, in bytes."""
     return (_MAX_L1_BYTES // 8) << (2 * CLUSTER_BITS - 3)
 
 
 def new(
-    capacity: int, backing: str | None = None, backing_format: str | None = None
+    capacity: int,
+    backing: str | None = None,
+    backing_format: str | None = None,
+    bitmaps: tuple[Bitmap, ...] = (),
 ) -> tuple[int, list[tuple[int, bytes]]]:
     """An empty image: the length of its file, and (offset, bytes) to write into one that is all zeros.
 
-    ``backing`` is the name of the file below it, as QEMU looks it up from this file's folder.
+    ``backing`` is the name of the file below it, as QEMU looks it up from this file's folder.  ``bitmaps``: those that
+    it has too, with nothing in them; of a size that ``bitmaps.fits``.
     """
     cluster = 1 << CLUSTER_BITS
     l1_entries = max(1, -(-capacity // (1 << (2 * CLUSTER_BITS - 3))))
     l1_clusters = -(-l1_entries * 8 // cluster)
     clusters = 3 + l1_clusters
+    content: list[tuple[int, bytes]] = []
     extensions = b""
     if backing is not None:
         text = (backing_format or "raw").encode()
         extensions += _EXTENSION.pack(_BACKING_FORMAT, len(text)) + text.ljust((len(text) + 7) & ~7, b"\0")
+    if bitmaps:
+        text, more, content = bitmaps_format.new(bitmaps, capacity, cluster, clusters * cluster)
+        extensions += _EXTENSION.pack(bitmaps_format.EXTENSION, len(text)) + text
+        clusters += more
     extensions += _EXTENSION.pack(0, 0)
     name = (backing or "").encode()
     if len(name) > MAX_BACKING:
@@ -163,10 +195,11 @@ def new(
             0,
             0,
         )
-        + _V3.pack(0, 0, 0, _REFCOUNT_ORDER, _HEADER_LENGTH)
+        + _V3.pack(0, 0, bitmaps_format.AUTOCLEAR_BIT if bitmaps else 0, _REFCOUNT_ORDER, _HEADER_LENGTH)
         + bytes(_HEADER_LENGTH - _V2.size - _V3.size)
         + extensions
         + name
     )
     refcounts = struct.pack(">H", 1) * clusters
-    return clusters * cluster, [(0, header), (cluster, struct.pack(">Q", 2 * cluster)), (2 * cluster, refcounts)]
+    tables = [(cluster, struct.pack(">Q", 2 * cluster)), (2 * cluster, refcounts)]
+    return clusters * cluster, [(0, header), *tables, *content]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from hsm.operations.base import BaseOperation, Context, OperationFactory
+from hsm.operations.bitmaps import AddBitmap, ClearBitmap, RemoveBitmap
 from hsm.operations.changes import MakeTemplate, Resize, SetDescription, SetLegality
 from hsm.operations.checking import CheckDomain
 from hsm.operations.checksums import ChecksumImage
@@ -79,6 +80,9 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Image.flatten": FlattenImage,
     "Image.rebase": RebaseImage,
     "Transfer.finish": FinishTransfer,
+    "Bitmap.add": AddBitmap,
+    "Bitmap.remove": RemoveBitmap,
+    "Bitmap.clear": ClearBitmap,
 }
 
 

@@ -23,6 +23,7 @@ from hsm.operations.base import (
     lock_image,
     storage_errors,
 )
+from hsm.operations.bitmap_layers import passed_on
 from hsm.operations.making import Plan, empty_data, make_volume, plan_volume, round_up
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -212,6 +213,8 @@ def layer_on(
         description=description.write(old, snapshot="", description=text),
         parent=leaf,
         frozen=frozen,
+        # Each layer records what is written while it is the newest.
+        bitmaps=passed_on(leaf, capacity),
     )
 
 

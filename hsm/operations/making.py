@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from hsm.domains.base import Domain, Held, NewVolume, VolumeRecord
 from hsm.formats import qcow2
+from hsm.formats.bitmaps import Bitmap
 from hsm.formats.volume import VolumeMetadata
 from hsm.operations.base import Context, domain_lease
 from hsm.tasks.manager import Job
@@ -69,8 +70,9 @@ def plan_volume(
     parent: VolumeRecord | None = None,
     frozen: VolumeMetadata | None = None,
     role: VolumeRole = VolumeRole.LEAF,
+    bitmaps: tuple[Bitmap, ...] = (),
 ) -> Plan:
-    """A volume, empty or on top of a parent."""
+    """A volume, empty or on top of a parent; with bitmaps of these names in which nothing is marked."""
     if parent is not None and parent.id == volume:
         # In a new image the parent is linked under this very name, and would be written.
         raise VolumeExists(volume=volume, reason="it is what the new volume is to stand on")
@@ -79,8 +81,8 @@ def plan_volume(
     length = capacity
     content: list[tuple[int, bytes]] = []
     if format_ is VolumeFormat.QCOW2:
-        backing = (str(parent.id), parent.metadata.format.value) if parent else (None, None)
-        length, content = qcow2.new(capacity, *backing)
+        below, below_format = (str(parent.id), parent.metadata.format.value) if parent else (None, None)
+        length, content = qcow2.new(capacity, below, below_format, bitmaps)
     metadata = VolumeMetadata(
         domain=domain,
         image=image,

@@ -150,6 +150,35 @@ class QemuImg:
         argv = [_PROGRAM, "resize", "-q", "-f", "qcow2", *(["--shrink"] if shrink else []), path, str(capacity)]
         self._runner.run(argv, deadline=self._quick, descriptors=descriptors, complaints=False)
 
+    def bitmap(
+        self, path: str, name: str, *actions: str, descriptors: Sequence[int], granularity: int | None = None
+    ) -> None:
+        """Change one bitmap of a qcow2 file: ``add``, ``remove``, ``clear``, ``enable``, ``disable``, in this order.
+
+        The file's other bitmaps are stored anew as well: where this is killed, they are left in use (seen).
+        """
+        argv = [_PROGRAM, "bitmap", *(f"--{action}" for action in actions)]
+        if granularity is not None:
+            argv += ["-g", str(granularity)]
+        argv += ["--", Source(path, "qcow2", alone=True).argument, name]
+        self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
+
+    def merge_bitmap(self, path: str, name: str, source: str, *, descriptors: Sequence[int]) -> None:
+        """Mark in a bitmap of a qcow2 file what the one of the same name in another file has marked."""
+        below = Source(source, "qcow2", alone=True).argument
+        argv = [
+            _PROGRAM,
+            "bitmap",
+            "--merge",
+            name,
+            "-b",
+            below,
+            "--",
+            Source(path, "qcow2", alone=True).argument,
+            name,
+        ]
+        self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
+
     def measure(self, source: Source, target_format: str) -> Sizes:
         """The length of a copy, also of what somebody writes at this time."""
         argv = [_PROGRAM, "measure", "-U", "--output=json", "-O", target_format, source.argument]

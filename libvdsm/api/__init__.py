@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from libvdsm.api import errors as _errors
 from libvdsm.api.audit import Audit
+from libvdsm.api.bitmap import Bitmap
 from libvdsm.api.config import Config
 from libvdsm.api.domain import Domain
 from libvdsm.api.event import Event, EventData
@@ -38,10 +39,11 @@ class Api:
     event: Event
     audit: Audit
     transfer: Transfer
+    bitmap: Bitmap
 
 
 CLASSES: dict[str, type] = {
-    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit, Transfer)
+    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit, Transfer, Bitmap)
 }
 VERBS = read_api(Api, TaskInfo)
 ERRORS: dict[str, type[ApiError]] = {

@@ -448,6 +448,63 @@ class WouldLoseSnapshots(ApiError):
 
 
 @dataclass(eq=False)
+class BitmapsNotSupported(ApiError):
+    """The image's newest volume cannot have bitmaps, or not such ones."""
+
+    code = 330
+    template = "Volume {volume} cannot have this bitmap: {reason}."
+    volume: Annotated[VolumeId, Meta(description="the image's newest volume")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class NoSuchBitmap(ApiError):
+    """The image has no bitmap of this name."""
+
+    code = 331
+    template = "Image {image} has no bitmap {bitmap}; see Bitmap.list."
+    image: Annotated[ImageId, Meta(description="the image")]
+    bitmap: Annotated[Text, Meta(description="the bitmap's name")]
+
+
+@dataclass(eq=False)
+class BitmapExists(ApiError):
+    """The image has a bitmap of this name already, and it is not what was asked for."""
+
+    code = 332
+    template = "Image {image} has a bitmap {bitmap} already ({reason}); remove it first, or take another name."
+    image: Annotated[ImageId, Meta(description="the image")]
+    bitmap: Annotated[Text, Meta(description="the bitmap's name")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class BitmapUnusable(ApiError):
+    """The bitmap does not know all that was written."""
+
+    code = 333
+    template = (
+        "Bitmap {bitmap} of image {image} cannot be relied upon: {reason}. Make a full backup, and begin a bitmap anew "
+        "with Bitmap.clear or Bitmap.add."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    bitmap: Annotated[Text, Meta(description="the bitmap's name")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class TooManyBitmaps(ApiError):
+    """The image's newest volume has as many bitmaps as it may have."""
+
+    code = 334
+    template = (
+        "Image {image} has {count} bitmaps, and each costs memory and time; remove some that are of no use any more."
+    )
+    image: Annotated[ImageId, Meta(description="the image")]
+    count: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
+
+
+@dataclass(eq=False)
 class NoSuchDomain(ApiError):
     """The domain is not attached to this service."""
 

@@ -63,6 +63,7 @@ class Tour:
         self.images()
         self.data()
         self.volumes()
+        self.bitmaps()
         self.tasks()
         self.events()
         self.copies()
@@ -140,6 +141,16 @@ class Tour:
         template = self.task("Image.makeTemplate", lambda: verbs.make_template(domain=domain, image=imported))
         self.task("Image.clone", lambda: verbs.clone(domain=domain, template=template.id))
         self.task("Volume.create:on-template", lambda: self.client.volume.create(domain=domain, parent=template.leaf))
+
+    def bitmaps(self) -> None:
+        domain, verbs, image = self.domain, self.client.bitmap, self.image().id
+        for label in ("Bitmap.add", "Bitmap.add:again"):
+            self.task(label, lambda: verbs.add(domain=domain, image=image, bitmap="backup"))
+        self.task("Image.snapshot:bitmap", lambda: self.client.image.snapshot(domain=domain, image=image))
+        self.call("Bitmap.list", lambda: verbs.list(domain=domain, image=image))
+        self.call("Bitmap.getExtents", lambda: verbs.get_extents(domain=domain, image=image, bitmap="backup"))
+        self.task("Bitmap.clear", lambda: verbs.clear(domain=domain, image=image, bitmap="backup"))
+        self.task("Bitmap.remove", lambda: verbs.remove(domain=domain, image=image, bitmap="backup"))
 
     def volumes(self) -> None:
         domain, verbs = self.domain, self.client.volume

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from libvdsm.api.types import ImageInfo
 from libvdsm.client import Client
 from tests.crash.contents import Contents, Unreadable
 from tests.crash.fixture import MAIN, Home
@@ -130,6 +131,8 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
         twins = [twin for twin in images if twin.id == image.id and not twin.is_template and twin.pending is None]
         if len(twins) > 1:
             seen.problems.append(f"image {image.id} can be written on {len(twins)} domains")
+        if image.damage is None and (known := _bitmaps(client, image)):
+            seen.facts[f"{image.id} bitmaps"] = known
         if image.prepared is not None:
             seen.facts[f"{image.id} prepared"] = "reading" if image.prepared.read_only else "writing"
         if image.damage is not None:
@@ -140,6 +143,19 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
 def place_of(domain: object, image: object, volume: object) -> str:
     """What the facts of a volume begin with; most are about the main domain."""
     return f"{image}/{volume}" if str(domain) == str(MAIN) else f"{domain}/{image}/{volume}"
+
+
+def _bitmaps(client: Client, image: ImageInfo) -> dict[str, object]:
+    """Name -> what is marked, or why that is not known."""
+    verbs, domain, id_ = client.bitmap, image.domain, image.id
+    return {
+        item.name: item.problem
+        or [
+            (extent.offset, extent.length)
+            for extent in verbs.get_extents(domain=domain, image=id_, bitmap=item.name).items
+        ]
+        for item in verbs.list(domain=domain, image=id_).items
+    }
 
 
 def differences(one: Facts, other: Facts) -> list[str]:

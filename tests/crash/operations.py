@@ -21,7 +21,7 @@ from libvdsm.api.types import (
     TransferId,
     VolumeFormat,
 )
-from tests.crash import proofs
+from tests.crash import bitmaps, proofs
 from tests.crash.contents import Contents, digest_of, digest_of_zeros
 from tests.crash.copies import COPIES
 from tests.crash.fixture import (
@@ -536,6 +536,7 @@ OPERATIONS = [
         arrange=_another_template,
         halfway=(CLONE,),
         leaks=True,
+    ),
     Operation("upload started", "Transfer.start", _upload, proofs.data(NEW, NEW_VOLUME, EMPTY)),
     Operation(
         "upload finished",
@@ -558,4 +559,5 @@ OPERATIONS = [
         _sent,
         gone=(TransferStateWrong,),
     ),
+    *bitmaps.OPERATIONS,
 ]

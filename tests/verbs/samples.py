@@ -19,6 +19,7 @@ class Samples:
     def __init__(self, scene: Scene, folder: Path) -> None:
         self.scene = scene
         self.base: ImageInfo = scene.image(MIB, name="sample")
+        scene.wait(scene.client.bitmap.add(domain=scene.domain, image=self.base.id, bitmap="sample"))
         self.image: ImageInfo = scene.snapshot(self.base)
         self.template: ImageInfo = scene.template(MIB)
         self.single: ImageInfo = scene.image(MIB)
@@ -62,6 +63,10 @@ class Samples:
             "Image.flatten": {**of_image, "discard_snapshots": True},
             "Image.rebase": {**of_image, "template": self.template.id},
             "Volume.copy": leaf,
+            "Bitmap.add": {**of_image, "bitmap": "new"},
+            "Bitmap.remove": {**of_image, "bitmap": "sample"},
+            "Bitmap.clear": {**of_image, "bitmap": "sample"},
+            "Bitmap.getExtents": {**of_image, "bitmap": "sample"},
         }
         if verb in known:
             return known[verb]

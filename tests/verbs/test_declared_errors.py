@@ -34,6 +34,9 @@ NOT_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "Image.revert",
             "Image.flatten",
             "Image.rebase",
+            "Bitmap.add",
+            "Bitmap.remove",
+            "Bitmap.clear",
         ),
     },
     "What concerns this service alone changes nothing on the domain, and so never waits for it, is never refused "

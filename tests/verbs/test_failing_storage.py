@@ -56,7 +56,7 @@ def samples(scene: Scene, tmp_path: Path) -> Samples:
     return Samples(scene, tmp_path)
 
 
-SAMPLED = [verb for verb in VERBS if verb.partition(".")[0] in ("Domain", "Image", "Volume")]
+SAMPLED = [verb for verb in VERBS if verb.partition(".")[0] in ("Domain", "Image", "Volume", "Bitmap")]
 
 
 @pytest.mark.parametrize("verb", SAMPLED)
@@ -234,6 +234,7 @@ def test_a_task_that_is_stopped_before_it_begins(samples: Samples, verb: str) ->
 RESUMED = (
     *("Domain.create", "Domain.format", "Volume.resize", "Image.snapshotMany", "Image.deleteMany"),
     *("Image.merge", "Image.deleteSnapshot", "Image.revert", "Image.flatten", "Image.rebase"),
+    *("Bitmap.add", "Bitmap.remove", "Bitmap.clear"),
 )
 """What a restart takes up again and finishes, instead of telling that it was interrupted."""
 
