@@ -71,12 +71,19 @@ class CopyImage(BaseOperation):
         """How a copy that is there differs from what is asked for, as far as the source is still there to tell."""
         if self.params.format not in (None, leaf.metadata.format):
             return f"its format is {leaf.metadata.format.value}"
-        source = self.context.registry.get(self.params.domain).image(self.params.image)
-        leaves = source.leaves() if source is not None and not source.damaged else []
-        wanted = source.volumes.get(self.params.volume) if source and self.params.volume else next(iter(leaves), None)
+        wanted = self._source_of(self.context.registry.get(self.params.domain))
         if wanted is not None and wanted.metadata.capacity != leaf.metadata.capacity:
             return f"it has {leaf.metadata.capacity} bytes"
         return None
+
+    def _source_of(self, domain: Domain) -> VolumeRecord | None:
+        """The volume whose state is copied, if it can be found."""
+        record = domain.image(self.params.image)
+        if record is None or record.damaged:
+            return None
+        if self.params.volume is not None:
+            return record.volumes.get(self.params.volume)
+        return next(iter(record.leaves()), None)
 
     def select(self, domain: Domain) -> Selection:
         with storage_errors(self.context, domain.id, self.params.image):

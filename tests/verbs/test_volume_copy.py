@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from libvdsm.api.errors import (
-    ChecksumMismatch,
+    CopyDiffers,
     ImageDamaged,
     ImageExists,
     ImageInUse,
@@ -89,7 +89,7 @@ def test_copy_refuses(scene: Scene, chain: ImageInfo, monkeypatch: pytest.Monkey
     raised(VolumeIllegal, lambda: copy_volume(scene, chain.leaf))
 
 
-@provokes(VERB, "ChecksumMismatch", "ToolFailed")
+@provokes(VERB, "CopyDiffers", "ToolFailed")
 def test_what_was_copied_badly_is_given_back(scene: Scene, chain: ImageInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     domain = scene.app.context.registry.get(scene.domain)
     real = type(domain).sync_data
@@ -102,7 +102,7 @@ def test_what_was_copied_badly_is_given_back(scene: Scene, chain: ImageInfo, mon
     before = fingerprint(scene.images)
     with monkeypatch.context() as patch:
         patch.setattr(type(domain), "sync_data", damage)
-        raised(ChecksumMismatch, lambda: copy_volume(scene, chain.leaf, format=VolumeFormat.RAW, checksum=True))
+        raised(CopyDiffers, lambda: copy_volume(scene, chain.leaf, format=VolumeFormat.RAW, checksum=True))
     assert fingerprint(scene.images) == before
     with scene.data(chain).open("r+b") as file:
         file.seek(3 * 65536)
