@@ -99,7 +99,7 @@ class Runner:
             self._end(process)
         log.debug("program ended", argv=" ".join(argv), status=status, seconds=round(time.monotonic() - began, 3))
         said = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
-        if status != 0 or (not complaints and any("warning:" not in line for line in said)):
+        if status != 0 or (not complaints and _complains(os.path.basename(argv[0]), said)):
             text = "; ".join(said)[-2000:] or f"ended with status {status}"
             raise CommandError(os.path.basename(argv[0]), text, status)
         return output
@@ -222,3 +222,14 @@ class Runner:
             if stream is not None:
                 stream.close()
         self._running.pop(process.pid, None)
+
+
+def _complains(program: str, said: list[str]) -> bool:
+    """Whether there is more than warnings; what begins without the program's name goes on with the line before."""
+    warns = False
+    for line in said:
+        if line.startswith(f"{program}:") or not warns:
+            warns = "warning:" in line
+        if not warns:
+            return True
+    return False

@@ -30,6 +30,7 @@ _DATA_FILE = 0x44415441
 _DATA_FILE_BIT = 1 << 2
 _MAX_L1_BYTES = 32 * 2**20
 _REFCOUNT_ORDER = 4
+_AUTOCLEAR_AT = 88
 _HEADER_LENGTH = 112
 
 
@@ -125,6 +126,12 @@ def renamed(start: bytes, name: str) -> list[tuple[int, bytes]]:
         msg = f"no room for the backing file's name {name!r}"
         raise BadHeader(msg)
     return [(name_at, text.ljust(name_length, b"\0")), (_NAME_LENGTH_AT, struct.pack(">I", len(text)))]
+
+
+def without_bitmaps(start: bytes) -> list[tuple[int, bytes]]:
+    """(offset, bytes) to write into a file that begins so, for it to have no bitmaps: their clusters are leaked."""
+    autoclear = _V3.unpack_from(start, _V2.size)[2] & ~bitmaps_format.AUTOCLEAR_BIT
+    return [(_AUTOCLEAR_AT, struct.pack(">Q", autoclear))]
 
 
 def _bitmaps(content: bytes | None, autoclear: int) -> tuple[Place | None, str | None]:

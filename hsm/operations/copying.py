@@ -135,6 +135,8 @@ class _Filling:
         meter = Meter(self._job, total + (2 * seen if wish.checksum else 0))
         for layer, own in zip(layers, made, strict=True):
             self._layer(meter, layer, own, wish.rate)
+        if not all(layer.same for layer in layers):
+            self._end_bitmaps(layers)
         for layer in layers:
             self._job.check()
             self._target.sync_data(layer.plan.new.image, layer.plan.new.volume)
@@ -197,6 +199,14 @@ class _Filling:
         if parent is None or header is None or header.backing_file == str(parent):
             return
         durable.write_into(path, lambda start: qcow2.renamed(start, str(parent)), qcow2.READ)
+
+    def _end_bitmaps(self, layers: list[Layer]) -> None:
+        """What a tool wrote has no bitmaps; so none is left that would seem to know all that was written."""
+        for layer in layers:
+            header = layer.source.header
+            if layer.same and header is not None and header.bitmaps_at is not None:
+                path = self._target.data_path(layer.plan.new.image, layer.plan.new.volume)
+                durable.write_into(path, qcow2.without_bitmaps, qcow2.READ)
 
     def _verified(self, meter: Meter, selection: Selection, leaf: Layer) -> ChecksumInfo:
         """The copy's checksum, which is the source's; what was written is read from the storage."""

@@ -15,7 +15,7 @@ import msgspec
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord
 from hsm.formats.attributes import AnyIntent, MergeDown, MergeUp
 from hsm.formats.volume import next_generation
-from hsm.operations import chains, pulling
+from hsm.operations import bitmap_merging, chains, pulling
 from hsm.operations.base import Context, domain_lease, storage_errors
 from hsm.operations.inplace import InPlace, Moving, as_parent, end, is_qcow2, let_go, own_volume, percent_of, tell
 from hsm.operations.making import qemu_layers
@@ -64,6 +64,8 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
     layers = qemu_layers(context, domain)
     path = domain.data_path(image, base.id)
     total = sum(record.volumes[VolumeId(volume)].actual_size for volume in intent.gone)
+    run = [record.volumes[VolumeId(volume)] for volume in (*intent.gone, intent.base)]
+    bitmap_merging.prepare(context, domain, record, run, held)
     job.progress("moving data down", 0, total)
     layers.commit(
         domain.data_path(image, top.id),
@@ -80,6 +82,7 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
     if is_qcow2(base) and not fresh:
         layers.mend(path, descriptors=held.descriptors)
         domain.sync_data(image, base.id)
+    bitmap_merging.merge(context, domain, chains.image_of(domain, image), run, held)
     if base.metadata.allocation is Allocation.PREALLOCATED:
         # Zeros are committed as holes, whose space was to be kept.
         length = chains.image_of(domain, image).volumes[base.id].length
@@ -180,7 +183,7 @@ def _goes_up(run: Run, direction: MergeDirection) -> bool:
 def unfit_to_pull(top: VolumeRecord) -> str | None:
     """Why data cannot be pulled into a volume so that an interruption could be made good, or None."""
     header = top.header
-    if header is not None and header.bitmaps:
+    if header is not None and (header.bitmaps_at or header.bitmaps_damage):
         return f"data cannot be moved up into volume {top.id}, which has bitmaps; merge down, or remove them"
     if header is not None and header.snapshots:
         return f"data cannot be moved up into volume {top.id}, which has internal snapshots of qcow2; remove them"

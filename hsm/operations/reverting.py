@@ -16,6 +16,7 @@ from hsm.formats import description
 from hsm.formats.attributes import AnyIntent, Revert
 from hsm.operations import chains
 from hsm.operations.base import Context, domain_lease
+from hsm.operations.bitmap_layers import passed_on
 from hsm.operations.inplace import InPlace, end, let_go, own_volume, tell
 from hsm.operations.making import Plan, plan_volume
 from hsm.tasks.manager import Job
@@ -59,6 +60,7 @@ def _plan(domain: Domain, record: ImageRecord, intent: Revert) -> Plan:
         allocation=Allocation.SPARSE,
         description=description.write(present, snapshot=""),
         parent=parent,
+        bitmaps=passed_on(parent, parent.metadata.capacity),
     )
 
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bitmaps of layers that are merged down: the base gets what all of them have marked.
+
+Part of a change in place (``hsm.operations.merging``), under its intent: each step can be done again.  A bitmap that is
+sound in the uppermost volume and in all that have it below, without a gap, is sound in the base afterwards.  Any other
+must not become so: it is left in the base as one that does not record, and so is not usable before it is cleared.
+A program that is killed leaves the bitmaps of the file that it changes in use; what is done again finds them so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord
+from hsm.formats.bitmaps import Bitmap
+from hsm.formats.qcow2 import Header
+from hsm.operations.base import Context
+from hsm.operations.making import qemu_img
+
+
+@dataclass(frozen=True)
+class _Bitmaps:
+    """Of a run of neighbours, the uppermost first, the base last."""
+
+    context: Context
+    domain: Domain
+    held: Held
+    run: list[VolumeRecord]
+
+    def names(self) -> list[str]:
+        return sorted({bitmap.name for volume in self.run for bitmap in _of(volume)})
+
+    def depths(self, name: str) -> dict[int, Bitmap]:
+        return {depth: found for depth, volume in enumerate(self.run) if (found := _named(volume, name))}
+
+    def known(self, name: str) -> bool:
+        """All that was written is known by it."""
+        found = self.depths(name)
+        upper = [self.run[depth].header for depth in found if depth < len(self.run) - 1]
+        # The tool merges bitmaps of one size; the base's has the uppermost's by then.
+        same_size = all(header and header.capacity == self.run[0].metadata.capacity for header in upper)
+        return same_size and sorted(found) == list(range(len(found))) and all(b.sound for b in found.values())
+
+    def change(self, volume: VolumeRecord, name: str, *actions: str) -> None:
+        granularity = next(iter(self.depths(name).values())).granularity if "add" in actions else None
+        path = self.domain.data_path(volume.folder, volume.id)
+        qemu_img(self.context).bitmap(
+            path, name, *actions, descriptors=self.held.descriptors, granularity=granularity
+        )
+        self.domain.sync_data(volume.folder, volume.id)
+
+
+def _of(volume: VolumeRecord) -> tuple[Bitmap, ...]:
+    return volume.header.bitmaps if volume.header else ()
+
+
+def _named(volume: VolumeRecord, name: str) -> Bitmap | None:
+    return next((bitmap for bitmap in _of(volume) if bitmap.name == name), None)
+
+
+def _run(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> _Bitmaps:
+    return _Bitmaps(context, domain, held, [record.volumes[volume.id] for volume in run])
+
+
+def _can_have(header: Header | None) -> bool:
+    return header is not None and header.version >= 3 and header.bitmaps_damage is None
+
+
+def prepare(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> None:
+    """Before the data is moved: what is not known is said so, and nothing keeps the base from growing.
+
+    QEMU does not resize a file with a bitmap that is in use.
+    """
+    found = _run(context, domain, record, run, held)
+    top, base = found.run[0], found.run[-1]
+    if not _can_have(base.header):
+        return
+    for name in found.names():
+        if found.known(name):
+            continue
+        below = _named(base, name)
+        if below is None:
+            found.change(base, name, "add", "disable")
+        elif below.in_use:
+            if (above := _named(top, name)) and above.sound:
+                # Should this be killed between the two, that is what tells that not all is known.
+                found.change(top, name, "disable")
+            found.change(base, name, "remove", "add", "disable")
+        elif below.recording:
+            found.change(base, name, "disable")
+
+
+def merge(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> None:
+    """After the data was moved: the base has marked what any of them has."""
+    found = _run(context, domain, record, run, held)
+    base = found.run[-1]
+    if not _can_have(base.header):
+        return
+    for name in found.names():
+        if not found.known(name):
+            continue
+        if _named(base, name) is None:
+            found.change(base, name, "add")
+        for depth in found.depths(name):
+            upper = found.run[depth]
+            if upper is not base:
+                qemu_img(context).merge_bitmap(
+                    domain.data_path(base.folder, base.id),
+                    name,
+                    domain.data_path(upper.folder, upper.id),
+                    descriptors=held.descriptors,
+                )
+        domain.sync_data(base.folder, base.id)
