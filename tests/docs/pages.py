@@ -17,6 +17,7 @@ RUN = (
     "docs/guide/queries.md",
     "docs/guide/tasks.md",
     "docs/guide/transfers.md",
+    "docs/guide/images.md",
 )
 """The pages whose console blocks are run, from the first command to the last."""
 
