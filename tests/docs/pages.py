@@ -16,6 +16,7 @@ RUN = (
     "docs/guide/queries.md",
     "docs/guide/tasks.md",
     "docs/guide/transfers.md",
+    "docs/guide/backup.md",
 )
 """The pages whose console blocks are run, from the first command to the last."""
 
