@@ -238,3 +238,22 @@ def test_a_program_that_is_not_tied_lives_on() -> None:
     signal.pidfd_send_signal(program, 0)
     signal.pidfd_send_signal(program, signal.SIGKILL)
     assert gone(program)
+
+
+@pytest.mark.parametrize(
+    ("said", "fails"),
+    [
+        ("sh: warning: strange", False),
+        ("sh: warning: strange; and\nmore of it", False),
+        ("sh: warning: strange\nsh: broken", True),
+        ("broken\nsh: warning: strange", True),
+    ],
+)
+def test_a_warning_of_several_lines_is_a_warning(said: str, fails: bool) -> None:
+    argv = ["sh", "-c", 'printf "%b\\n" "$0" >&2', said.replace("\n", "\\n")]
+    runner = Runner()
+    if fails:
+        with pytest.raises(CommandError):
+            runner.run(argv, deadline=10, complaints=False)
+    else:
+        assert runner.run(argv, deadline=10, complaints=False) == b""

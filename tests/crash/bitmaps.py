@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from libvdsm.api.image_layers import MergeDirection
 from tests.crash import proofs
 from tests.crash.contents import digest_of
 from tests.crash.fixture import DISK, KIB, MAIN, MIB, NEW_VOLUME, SOURCE, volume
@@ -79,5 +80,16 @@ OPERATIONS = [
         lambda w: w.client.image.snapshot(domain=MAIN, image=DISK, name="kept", volume=NEW_VOLUME),
         _is_kept,
         arrange=_has_one,
+    ),
+    Operation(
+        "layers merged down that have a bitmap",
+        "Image.merge",
+        lambda w: w.client.image.merge(
+            domain=MAIN, image=DISK, base=volume("disk"), top=volume("second"), direction=MergeDirection.DOWN
+        ),
+        lambda before, after: before[_FACT] == after[_FACT] == {_NAME: _MARKED},
+        arrange=_has_one_in_two_layers,
+        halfway=(DISK,),
+        leaks=True,
     ),
 ]
