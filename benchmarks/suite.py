@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from benchmarks import calls, creation, listing, memory, starting
+from benchmarks import calls, creation, listing, memory, starting, transfers
 from benchmarks.rounds import Benchmark, Goal
 
 _PINGS = Goal(">= 8000/s, or ratio >= 0.5", ours_at_least=8000, ratio_at_least=0.5)
@@ -22,4 +22,8 @@ BENCHMARKS = (
     Benchmark("start", "with 5,000 volumes", "s", Goal("< 1 s", ours_at_most=1.0), starting.start),
     Benchmark("memory", "hsmd after a mixed load", "MB", Goal("< 60 MB", ours_at_most=60.0), memory.resident),
     Benchmark("children", "processes beside it, importing", "MB", Goal("reported"), memory.children),
+    Benchmark("upload", "1 GiB, half holes, into qcow2", "s", Goal("ratio <= 1.1", ratio_at_most=1.1), transfers.upload),
+    Benchmark("download", "the same, out of qcow2", "s", Goal("ratio <= 1.1", ratio_at_most=1.1), transfers.download),
+    Benchmark("memory-transfers", "hsmd during 8 uploads", "MB", Goal("< 80 MB", ours_at_most=80.0), transfers.memory),
+    Benchmark("children-transfers", "processes beside it", "MB", Goal("reported"), transfers.children),
 )

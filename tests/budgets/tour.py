@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from libvdsm.api.transfer import Direction
 from libvdsm.api.types import (
     Allocation,
     ImageId,
     ImageInfo,
     Legality,
     TaskInfo,
+    TransferId,
     VolumeFormat,
     VolumeId,
 )
@@ -62,6 +64,7 @@ class Tour:
         self.volumes()
         self.tasks()
         self.events()
+        self.transfers()
 
     def host(self) -> None:
         client = self.client
@@ -173,3 +176,23 @@ class Tour:
     def events(self) -> None:
         self.call("Event.poll", self.client.event.poll)
         self.call("Event.subscribe", self.client.event.subscribe)
+
+    def transfers(self) -> None:
+        verbs, ids = self.client.transfer, {"id": TransferId(uuid.uuid4())}
+        # The record is made by the first, and the daemon started for it; this one keeps it running.
+        verbs.start(domain=self.domain, direction=Direction.UPLOAD, size=_MIB)
+        start = partial(verbs.start, domain=self.domain, direction=Direction.UPLOAD, size=_MIB)
+        up = self.call("Transfer.start", partial(start, **ids)).id
+        self.call("Transfer.start:again", partial(start, **ids))
+        self.call("Transfer.getInfo", lambda: verbs.get_info(transfer=up))
+        self.call("Transfer.list", verbs.list)
+        self.call("Transfer.checkpoint", lambda: verbs.checkpoint(transfer=up, arrived=_MIB))
+        self.call("Transfer.pause", lambda: verbs.pause(transfer=up))
+        self.call("Transfer.resume", lambda: verbs.resume(transfer=up))
+        self.task("Transfer.finish", lambda: verbs.finish(transfer=up))
+        image = verbs.get_info(transfer=up).image
+        read = partial(verbs.start, domain=self.domain, direction=Direction.DOWNLOAD, image=image)
+        down = self.call("Transfer.start:download", read).id
+        self.task("Transfer.finish:download", lambda: verbs.finish(transfer=down))
+        doomed = start().id
+        self.call("Transfer.cancel", lambda: verbs.cancel(transfer=doomed))
