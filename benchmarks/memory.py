@@ -32,7 +32,7 @@ def resident(folder: Path) -> Iterator[Sides]:
     def ours() -> float:
         with programs.serving(folder) as (daemon, client, domain):
             _mixture(daemon, client, domain, source)
-            return _resident(daemon.process.pid)
+            return resident_of(daemon.process.pid)
 
     yield Sides(ours)
 
@@ -94,7 +94,7 @@ def _mixture(daemon: service.Daemon, client: Client, domain: DomainId, source: P
         other.close()
 
 
-def _resident(pid: int) -> float:
+def resident_of(pid: int) -> float:
     status = Path("/proc", str(pid), "status").read_text(encoding="ascii", errors="replace")
     line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024 / _MB

@@ -55,9 +55,9 @@ def until_it_answers(daemon: service.Daemon) -> Client:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[tuple[service.Daemon, Client, DomainId]]:
+def serving(home: Path, *settings: str) -> Iterator[tuple[service.Daemon, Client, DomainId]]:
     """The service with its default domain, what it does at its start being done."""
-    with service.daemon(home) as daemon, daemon.client() as client:
+    with service.daemon(home, *settings) as daemon, daemon.client() as client:
         yield daemon, client, settled(client)
 
 

@@ -105,6 +105,8 @@ def _settle(context: Context, domain: Domain, job: Job) -> tuple[list[ImageId], 
             _forget_making(context, domain, image)
         elif expiring.is_due(record):
             given_up += expiring.give_up(context, job, domain, image)
+        elif expiring.is_stale(record):
+            expiring.forget(context, domain, image)
         else:
             _forget_tags(context, domain, record)
             mend_roles(context, domain, record)

@@ -17,10 +17,10 @@ from dataclasses import replace
 
 import msgspec
 
-from hsm.domains.base import Domain, Held, ImageRecord, LeaseBusy, VolumeRecord, Wanted
+from hsm.domains.base import Domain, Held, LeaseBusy, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.formats.attributes import Attributes, VolumeAttributes
-from hsm.operations import chains
+from hsm.operations import chains, expiring
 from hsm.operations.base import Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.creation import absent
 from hsm.operations.deletion import give_back
@@ -79,6 +79,7 @@ def upload(context: Context, record: Record, text: str | None) -> Live:
     """Make the volume of a new upload, and open it."""
     domain = context.registry.get(record.domain)
     with storage_errors(context, record.domain, record.image), ExitStack() as undo:
+        expiring.clear(context, domain, record.image, record.volume)
         live = context.transfers.begin(record)
         undo.callback(context.transfers.drop, live)
         live.held = _publish(context, domain, record, text)
@@ -341,7 +342,7 @@ def commit_again(context: Context, domain: Domain, record: Record) -> None:
         image = chains.image_of(domain, record.image)
         volume = image.volumes[record.volume]
         domain.rewrite(record.image, record.volume, volume.metadata)
-        set_expiry(domain, image, volume, None)
+        expiring.set_expiry(domain, image, volume, None)
 
 
 def touched(context: Context, live: Live, when: float) -> None:
@@ -357,12 +358,4 @@ def touched(context: Context, live: Live, when: float) -> None:
         image = domain.image(record.image)
         volume = image.volumes.get(record.volume) if image is not None else None
         if image is not None and volume is not None and chains.gives_up(image, volume):
-            set_expiry(domain, image, volume, when + expiry)
-
-
-def set_expiry(domain: Domain, image: ImageRecord, volume: VolumeRecord, expires: float | None) -> None:
-    kept = msgspec.structs.replace(image.attributes.volumes.get(volume.id, VolumeAttributes()), expires=expires)
-    volumes = {**image.attributes.volumes, volume.id: kept}
-    if kept == VolumeAttributes():
-        del volumes[volume.id]
-    domain.set_attributes(image.id, msgspec.structs.replace(image.attributes, volumes=volumes))
+            expiring.set_expiry(domain, image, volume, when + expiry)

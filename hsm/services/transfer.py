@@ -109,10 +109,11 @@ class TransferService(Service, Transfer):
                 return known
             opened = self.context.registry.get(record.domain)
             with storage_errors(self.context, record.domain):
-                if volume is not None and opened.find_volume(volume) is not None:
-                    raise VolumeExists(volume=volume, reason="it is another upload's, or an image's")
                 found = opened.image(record.image)
-                if found is not None and found.published:
+                again = found is not None and chains.arriving(found) and record.volume in found.volumes
+                if volume is not None and not again and opened.find_volume(volume) is not None:
+                    raise VolumeExists(volume=volume, reason="it is another upload's, or an image's")
+                if found is not None and found.published and not again:
                     raise ImageExists(image=record.image, reason="it is not this transfer's")
             return transferring.upload(self.context, record, text)
 

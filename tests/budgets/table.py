@@ -40,7 +40,9 @@ _NEW_VOLUME = FOLDER + DATA + METADATA
 
 BUDGETS = {
     "Host.ping": _READS,
-    "Host.getCapabilities:first": Budget("qemu-img and setpriv are asked for their versions, once", processes=2),
+    "Host.getCapabilities:first": Budget(
+        "qemu-img, qemu-nbd and setpriv are asked for their versions, once", processes=3
+    ),
     "Host.getCapabilities": _READS,
     "Host.getStats": _READS,
     "Config.get": _READS,
@@ -272,5 +274,38 @@ BUDGETS = {
         domain=2 * METADATA + FOLDER + 3 * DATA + METADATA + 2 * FOLDER,
         state=TASK,
         leases=5,
+    ),
+    "Transfer.start": Budget(
+        "what an image takes, and its attributes with the expiry; qemu-nbd; written down before it begins, and open",
+        processes=1,
+        domain=_NEW_VOLUME + METADATA,
+        state=2,
+        leases=2,
+    ),
+    "Transfer.start:again": _READS,
+    "Transfer.start:download": Budget(
+        "the one volume is leased for reading; qemu-nbd; written down before it begins, and open",
+        processes=1,
+        state=2,
+        leases=1,
+    ),
+    "Transfer.getInfo": _READS,
+    "Transfer.list": _READS,
+    "Transfer.checkpoint": Budget("the server makes the data stable; then the number is written down", state=1),
+    "Transfer.pause": Budget("the state", state=1),
+    "Transfer.resume": Budget("qemu-nbd, and the state; the lease was kept", processes=1, state=1),
+    "Transfer.finish": Budget(
+        "the data, the metadata that say legal, the folder that loses the attributes; the state, twice",
+        domain=DATA + METADATA + FOLDER,
+        state=TASK + 2,
+        leases=1,
+    ),
+    "Transfer.finish:download": Budget("the state, twice", state=TASK + 2),
+    "Transfer.cancel": Budget(
+        "the folder above, the image's before its attributes go, and the folder above again; the lease of what is "
+        "given back",
+        domain=3 * FOLDER,
+        state=1,
+        leases=2,
     ),
 }

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from libvdsm.api import VERBS
 from libvdsm.api.image_layers import MergeDirection
+from libvdsm.api.transfer import Direction
 from libvdsm.api.types import (
     Allocation,
     ImageId,
@@ -20,6 +21,7 @@ from libvdsm.api.types import (
     Legality,
     TagChange,
     TaskInfo,
+    TransferId,
     VolumeFormat,
     VolumeId,
 )
@@ -68,6 +70,7 @@ class Tour:
         self.events()
         self.copies()
         self.layers()
+        self.transfers()
         self.audit()
 
     def host(self) -> None:
@@ -251,3 +254,23 @@ class Tour:
         listed = self.call("Audit.list", self.client.audit.list)
         # What the verbs synchronised was counted while all of them were recorded.
         assert {record.verb for record in listed.items} == {verb.full for verb in VERBS.values() if verb.changes}
+
+    def transfers(self) -> None:
+        verbs, ids = self.client.transfer, {"id": TransferId(uuid.uuid4())}
+        # The record is made by the first, and the daemon started for it; this one keeps it running.
+        verbs.start(domain=self.domain, direction=Direction.UPLOAD, size=_MIB)
+        start = partial(verbs.start, domain=self.domain, direction=Direction.UPLOAD, size=_MIB)
+        up = self.call("Transfer.start", partial(start, **ids)).id
+        self.call("Transfer.start:again", partial(start, **ids))
+        self.call("Transfer.getInfo", lambda: verbs.get_info(transfer=up))
+        self.call("Transfer.list", verbs.list)
+        self.call("Transfer.checkpoint", lambda: verbs.checkpoint(transfer=up, arrived=_MIB))
+        self.call("Transfer.pause", lambda: verbs.pause(transfer=up))
+        self.call("Transfer.resume", lambda: verbs.resume(transfer=up))
+        self.task("Transfer.finish", lambda: verbs.finish(transfer=up))
+        image = verbs.get_info(transfer=up).image
+        read = partial(verbs.start, domain=self.domain, direction=Direction.DOWNLOAD, image=image)
+        down = self.call("Transfer.start:download", read).id
+        self.task("Transfer.finish:download", lambda: verbs.finish(transfer=down))
+        doomed = start().id
+        self.call("Transfer.cancel", lambda: verbs.cancel(transfer=doomed))

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hsm.formats import attributes
-from libvdsm.api.errors import ChecksumMismatch, NoSuchImage, TransferStateWrong
+from libvdsm.api.errors import ChecksumMismatch, ImageInUse, NoSuchImage, TransferStateWrong
 from libvdsm.api.transfer import Content, TransferState
 from libvdsm.api.types import ImageId, Legality, TransferId, VolumeFormat, VolumeId
 from tests.transfers import http
@@ -163,6 +163,22 @@ def test_a_start_that_was_not_answered_is_asked_again(world: World) -> None:
     assert world.client.transfer.resume(transfer=first.id).url == first.url
 
 
+def test_a_start_whose_transfer_was_forgotten_begins_anew(world: World) -> None:
+    ids = {"image": ImageId(uuid.uuid4()), "volume": VolumeId(uuid.uuid4())}
+    lost = world.upload(SIZE, **ids)
+    with pytest.raises(ImageInUse):
+        world.upload(SIZE, **ids)
+    world.kill()
+    for file in (world.home / "state").glob("transfers.db*"):
+        file.unlink()
+    world.serve()
+    again = world.upload(SIZE, **ids)
+    assert (again.image, again.id != lost.id) == (lost.image, True)
+    http.put(again, 0, b"x" * SIZE)
+    world.finish(again)
+    assert world.content(again) == b"x" * SIZE
+
+
 def test_a_paused_upload_stays_paused_and_leased_over_a_restart(world: World) -> None:
     transfer = world.upload(SIZE, format=VolumeFormat.RAW)
     content = os.urandom(SIZE)
@@ -218,6 +234,7 @@ def test_a_legal_volume_is_never_given_up_whatever_is_kept_of_it(world: World) -
     client, domain = world.client, world.domain
     for legality in (Legality.ILLEGAL, Legality.LEGAL):
         assert client.wait(client.domain.collect_garbage(domain=domain)).removed == []
+        assert not (folder / f"{transfer.image}.hsm").exists(), "it means nothing, and goes"
         client.wait(client.volume.set_legality(domain=domain, volume=transfer.volume, legality=legality))
     assert world.content(transfer) == b"x" * SIZE
 
