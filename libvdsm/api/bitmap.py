@@ -165,7 +165,7 @@ class Bitmap(ABC):
         back to an older snapshot has no such bitmap, and none that says too little.
         """
 
-    @verb(since="1.1", right=Right.READ, errors=(*_READING, InvalidCursor), positional=("image",))
+    @verb(since="1.1", right=Right.READ, errors=_READING, positional=("image",))
     @abstractmethod
     def list(self, *, domain: _Domain, image: _Image, limit: Limit = 10_000, start: Cursor | None = None) -> BitmapPage:
         """List the bitmaps of an image, by name, and which of its volumes have them.

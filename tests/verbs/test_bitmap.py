@@ -318,7 +318,7 @@ def test_removing_takes_it_from_all_layers_and_leaves_others(scene: Scene) -> No
     add(scene, image, "other")
     write(scene, image, 0)
     image = scene.snapshot(image)
-    call(scene, "Bitmap.remove", image)
+    scene.wait(scene.client.bitmap.remove(domain=scene.domain, image=image.id, bitmap="b"))
     assert list(listed(scene, image)) == ["other"]
     assert extents(scene, image, "other") == [(0, STEP)]
     for volume in image.chain or []:
