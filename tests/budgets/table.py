@@ -302,9 +302,8 @@ BUDGETS = {
     ),
     "Transfer.finish:download": Budget("the state, twice", state=TASK + 2),
     "Transfer.cancel": Budget(
-        "the folder above, the image's before its attributes go, and the folder above again; the lease of what is "
-        "given back",
-        domain=3 * FOLDER,
+        "the folder above, and again when it is given back; the lease of that",
+        domain=2 * FOLDER,
         state=1,
         leases=2,
     ),
