@@ -100,6 +100,8 @@ class Model:
         self.images: dict[ImageId, Image] = {}
         self.forgotten: dict[ImageId, Image] = {}
         """those that were deleted, for questions about what is gone"""
+        self.elsewhere: dict[ImageId, Image] = {}
+        """those on another domain"""
 
     # ---- looking
 
