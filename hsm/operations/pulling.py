@@ -62,8 +62,9 @@ def _reach(context: Context, domain: Domain, image: ImageId, template: ImageId, 
     with domain_lease(context, domain):
         record = domain.image(template)
         if record is None or volume not in record.volumes:
-            # Deleted after the intent was written and before the link was made, so nothing was done yet.
-            _give_up(domain, image)
+            if volume not in chains.image_of(domain, image).volumes:
+                # Deleted after the intent was written and before the link was made, so nothing was done yet.
+                _give_up(domain, image)
             raise NoSuchImage(domain=domain.id, image=template)
         held = domain.acquire([Wanted(volume, template, shared=True)])
         try:

@@ -94,10 +94,6 @@ class QemuLayers:
             if error.status != _ONLY_LEAKS:
                 raise
 
-    def amend(self, path: str, option: str, *, descriptors: Sequence[int]) -> None:
-        """Change an option of a file."""
-        self._run(["amend", "-q", "-f", "qcow2", "-o", option, path], descriptors)
-
     def data(self, path: str, format_: str) -> list[Extent]:
         """Where in a chain there is data, as seen from its uppermost volume."""
         argv = [_PROGRAM, "map", "--output=json", "-U", Source(path, format_).argument]

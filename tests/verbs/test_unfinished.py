@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from hsm.formats import attributes
-from hsm.formats.attributes import AnyIntent, Attributes, Making, Move, Shrink
+from hsm.formats.attributes import AnyIntent, Attributes, Flatten, Making, Move, Rebase, Shrink
 from hsm.operations.base import lock_image
 from libvdsm.api import VERBS
 from libvdsm.api.errors import ImageUnfinished, NoSuchImage
@@ -134,3 +134,40 @@ def test_the_collector_forgets_that_an_image_was_made(scene: Scene) -> None:
     collect(scene)
     assert not (scene.folder(image) / f"{image.id}.hsm").exists()
     assert scene.look(image) == image
+
+
+PULLED = ("not begun", "marked", "the header written, the tables lost", "all but the mark's end", "pulled")
+
+
+@pytest.mark.parametrize("state", PULLED)
+def test_what_was_pulled_is_known_wherever_it_ended(scene: Scene, state: str) -> None:
+    """The third is what a kill of qemu-img between its header and its tables leaves, and a power cut."""
+    template = scene.image(MIB)
+    qemu.write(scene.data(template), "qcow2", 0x11, 0, MIB)
+    scene.wait(scene.client.image.make_template(domain=scene.domain, image=template.id))
+    clone = scene.clone(template)
+    qemu.write(scene.data(clone), "qcow2", 0x22, 0, 64 * 1024)
+    shown, path = qemu.content(scene.data(clone), "qcow2"), scene.data(clone)
+    begin(scene, clone, Flatten(top=clone.leaf, unlink=template.leaf, generation=1))
+    if state != "not begun":
+        qemu.image_tool("snapshot", "-c", "hsm", path)
+    if state == "the header written, the tables lost":
+        qemu.image_tool("rebase", "-u", "-f", "qcow2", "-b", "", path)
+    if state in ("all but the mark's end", "pulled"):
+        qemu.image_tool("rebase", "-f", "qcow2", "-b", "", path)
+    if state == "pulled":
+        qemu.image_tool("snapshot", "-d", "hsm", path)
+    collect(scene)
+    now = scene.look(clone)
+    assert (now.pending, now.damage, now.template) == (None, None, None)
+    assert qemu.content(path, "qcow2") == shown
+    assert qemu.info(path, "qcow2").get("snapshots") is None
+    qemu.check(path)
+
+
+def test_a_rebase_is_dropped_whose_template_went_before_it_began(scene: Scene) -> None:
+    clone = scene.clone(scene.template(MIB))
+    before = scene.look(clone)
+    begin(scene, clone, Rebase(top=clone.leaf, parent=uuid.uuid4(), template=uuid.uuid4(), generation=1))
+    collect(scene)
+    assert scene.look(clone) == before
