@@ -29,8 +29,8 @@ _IDS = {
     "ImageId": "b7e1c9a4-2f63-4c57-9a0d-3d8e5f6a1b22",
     "VolumeId": "e94d7b16-70c8-4b1f-8e2a-914c0a5d3f33",
     "TaskId": "0f6b2c8d-1a3e-4d95-b7c4-58e9d2a6c444",
-    "TransferId": "4e7a9d10-6c2b-4f38-8a5d-b1c3e5f70919",
     "SessionId": "d31e8f57-6b4a-4829-a1f0-c7b05e9d4555",
+    "TransferId": "3f2a9c1e-58d4-4e0b-9b76-2a1c7d0e8777",
 }
 _NAMES = {"DomainId": "fast", "ImageId": "web01"}
 """What people write on a command line instead of an id."""
@@ -121,6 +121,11 @@ _VALUES: dict[str, Any] = {
     "TaskChanged.state": "running",
     "TaskInfo.started": _TIME + 1,
     "TaskInfo.state": "running",
+    "Transfer.start.size": 64 * _GIB,
+    "TransferChanged.state": "running",
+    "TransferInfo.arrived": 16 * _GIB,
+    "TransferInfo.state": "running",
+    "TransferInfo.url": "http://127.0.0.1:54334/images/dGhpcyBpcyBhbiBleGFtcGxl",
     "ToolInfo.path": "/usr/bin/qemu-img",
     "ToolInfo.version": "10.0.2",
     "Volume.create.capacity": 64 * _GIB,
