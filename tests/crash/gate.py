@@ -12,6 +12,7 @@ import select
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.crash.fixture import remove
@@ -71,6 +72,16 @@ class Gate:
     def open(self) -> None:
         """Nobody waits here any more."""
         os.write(self._opened, b"go\n" * 1000)
+
+    def shut(self) -> None:
+        """Whoever comes from now on waits again."""
+        for end in (self._opened, self._arrived):
+            os.set_blocking(end, False)
+            with suppress(BlockingIOError):
+                while os.read(end, 65536):
+                    continue
+            os.set_blocking(end, True)
+        self._pending = b""
 
     def close(self) -> None:
         os.close(self._arrived)

@@ -100,7 +100,12 @@ class Trial:
         world = World(home, service, stands)
         try:
             service.serve()
+            if stands is not None:
+                # What is arranged may need the program too, and is not what is on trial.
+                stands.open()
             self.operation.arrange(world)
+            if stands is not None:
+                stands.shut()
             world.kept["tasks"] = {task.id for task in world.client.task.list().items}
             yield world
         finally:
