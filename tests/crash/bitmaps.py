@@ -64,6 +64,7 @@ OPERATIONS = [
         arrange=_has_one_in_two_layers,
         halfway=(DISK,),
         leaks=True,
+        one_of_two=False,
     ),
     Operation(
         "bitmap cleared",
@@ -73,6 +74,7 @@ OPERATIONS = [
         arrange=_has_one_in_two_layers,
         halfway=(DISK,),
         leaks=True,
+        one_of_two=False,
     ),
     Operation(
         "snapshot made of what has a bitmap",
@@ -91,5 +93,6 @@ OPERATIONS = [
         arrange=_has_one_in_two_layers,
         halfway=(DISK,),
         leaks=True,
+        one_of_two=False,
     ),
 ]
