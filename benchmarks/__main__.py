@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.rounds import measure
+from benchmarks.rounds import NotHere, measure
 from benchmarks.suite import BENCHMARKS
 
 
@@ -25,7 +25,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hsm-bench-", dir=arguments.dir) as folder:
         for benchmark in chosen:
             began = time.monotonic()
-            outcomes.append(measure(benchmark, Path(folder, benchmark.name), arguments.rounds))
+            try:
+                outcomes.append(measure(benchmark, Path(folder, benchmark.name), arguments.rounds))
+            except NotHere as reason:
+                console.print(f"{benchmark.name}: not measured: {reason}", style="bold yellow")
             console.print(f"{benchmark.name}: {time.monotonic() - began:.1f} s", style="dim")
     report.show(outcomes, console)
     report.write(outcomes, arguments.output)

@@ -17,6 +17,10 @@ Side = Callable[[], float]
 """Measures one side for one round, in the benchmark's unit."""
 
 
+class NotHere(Exception):
+    """This machine, or this user, cannot do what is to be measured; says why."""
+
+
 @dataclass(frozen=True)
 class Sides:
     """The service, and what it is compared with."""
