@@ -52,7 +52,7 @@ def replace(name: str) -> None:
     verb = VERBS[name]
     module = importlib.import_module(f"hsm.services.{verb.cls.lower()}")
     service = getattr(module, f"{verb.cls}Service")
-    method = vars(service)[verb.method]
+    method = getattr(service, verb.method)
 
     # Its signature is compared with the declaration when the service starts.
     @functools.wraps(method)
