@@ -196,8 +196,10 @@ class Transfers:
             undo.callback(server.end, patience=0.0)
             self._add(daemon, live, server)
             undo.callback(_forget_ticket, daemon, live.record.ticket)
-            self.change(live, Event.OPEN, port=daemon.port, touched=time.time())
+            # Before it is told to run: whoever hears that asks where.
+            undo.callback(setattr, live, "server", None)
             live.server = server
+            self.change(live, Event.OPEN, port=daemon.port, touched=time.time())
             undo.pop_all()
 
     def close(self, live: Live) -> None:

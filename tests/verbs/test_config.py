@@ -18,9 +18,8 @@ def test_get_tells_every_setting_with_its_default_and_meaning(scene: Scene) -> N
     assert found.file is None
     names = [(setting.section, setting.key) for setting in found.items]
     assert len(set(names)) == len(names)
-    assert {"service", "listen", "limits", "rights", "tasks", "storage", "log", "audit"} == {
-        section for section, _ in names
-    }
+    sections = {"service", "listen", "limits", "rights", "tasks", "storage", "transfer", "log", "audit"}
+    assert sections == {section for section, _ in names}
     assert all(setting.description for setting in found.items)
     state = next(setting for setting in found.items if setting.key == "state_dir")
     assert state.section == "service"
