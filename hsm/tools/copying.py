@@ -53,6 +53,7 @@ class Copier:
                     return Way.SHARED
                 if offload.is_by_server(writing) and self._by_server(reading, writing, course):
                     return Way.BY_SERVER
+                offload.reserve(reading, writing, course.stop)
             finally:
                 os.close(writing)
         finally:

@@ -94,9 +94,7 @@ def made_by(maker: bytes) -> Callable[[Lab], Image]:
 
 def virtualbox(lab: Lab) -> Image:
     uuid = 'ddb.uuid.image="6d4d3c0b-7f1f-4f53-9d5c-0c5f2f1a6b11"'
-    return sparse(
-        lab, EXTENT.replace("disk", "Debian 12 (copy)"), "", "# The disk Data Base", uuid, newline="\r\n"
-    )
+    return sparse(lab, EXTENT.replace("disk", "Debian 12 (copy)"), "", "# The disk Data Base", uuid, newline="\r\n")
 
 
 GOOD: dict[str, tuple[str, Build]] = {

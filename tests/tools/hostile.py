@@ -103,9 +103,7 @@ def encrypted_with_luks(lab: Lab) -> Image:
 QUIET["qcow2", Kind.ENCRYPTED] = {
     "encrypted with aes": lambda lab: old(lab).put(">I", 32, 1),
     "encrypted with luks": encrypted_with_luks,
-    "encryption header alone": lambda lab: extensions(
-        qcow2(lab), (CRYPTO_HEADER, struct.pack(">QQ", 64 * KIB, 4096))
-    ),
+    "encryption header alone": lambda lab: extensions(qcow2(lab), (CRYPTO_HEADER, struct.pack(">QQ", 64 * KIB, 4096))),
 }
 QUIET["qcow2", Kind.UNSUPPORTED] = {
     "unknown feature next to the known": lambda lab: qcow2(lab).put(">Q", 72, 1 << 5),
@@ -152,16 +150,10 @@ LEAKING["vmdk", Kind.EXTENTS] = {
     "text with a flat extent": lambda lab: flat_text(lab),
     "text with an extent of esx": lambda lab: text(f'RW 128 VMFS "{lab.canary}"', kind="vmfs"),
     "text with two extents": lambda lab: text(flat(lab), flat(lab), kind="twoGbMaxExtentFlat"),
-    "text with a sparse extent": lambda lab: text(
-        f'RW 128 SPARSE "{lab.canary_vmdk}"', kind="twoGbMaxExtentSparse"
-    ),
-    "text with a relative extent": lambda lab: text(
-        f'RW 128 FLAT "{lab.canary.name}" 0', kind="monolithicFlat"
-    ),
+    "text with a sparse extent": lambda lab: text(f'RW 128 SPARSE "{lab.canary_vmdk}"', kind="twoGbMaxExtentSparse"),
+    "text with a relative extent": lambda lab: text(f'RW 128 FLAT "{lab.canary.name}" 0', kind="monolithicFlat"),
     "text of windows": lambda lab: flat_text(lab, newline="\r\n"),
-    "text after comments and blank lines": lambda lab: (
-        b"#!/bin/sh\n  \n# a harmless script\n   \n" + flat_text(lab)
-    ),
+    "text after comments and blank lines": lambda lab: b"#!/bin/sh\n  \n# a harmless script\n   \n" + flat_text(lab),
     "text without its first line": lambda lab: flat_text(lab).partition(b"\n")[2],
     "text that nobody probes": lambda lab: b"Dear reader,\n" * 100 + flat_text(lab).partition(b"\n")[2],
     "text and then a disk": lambda lab: flat_text(lab) + bytes(MIB),
@@ -169,9 +161,7 @@ LEAKING["vmdk", Kind.EXTENTS] = {
     "without a capacity and a text far away": lambda lab: without_capacity(lab, 50),
 }
 QUIET["vmdk", Kind.EXTENTS] = {
-    "text with an extent by protocol": lambda _: text(
-        'RW 128 FLAT "nbd:127.0.0.1:1" 0', kind="monolithicFlat"
-    ),
+    "text with an extent by protocol": lambda _: text('RW 128 FLAT "nbd:127.0.0.1:1" 0', kind="monolithicFlat"),
     "extent with a path": lambda lab: sparse(lab, f'RW 2048 SPARSE "{lab.canary}"'),
     "extent in the folder above": lambda lab: sparse(lab, 'RW 2048 SPARSE "..\\canary"'),
     "extent by protocol": lambda lab: sparse(lab, 'RW 2048 SPARSE "nbd:127.0.0.1:1"'),
@@ -310,9 +300,7 @@ QUIET["vpc", Kind.BACKING_FILE] = {
     "of type difference without a header": lambda lab: footers(fixed(lab), ">I", 60, 4),
     "with the uuid of a parent": lambda lab: dynamic(lab).put("16s", SECTOR + 40, b"another image   "),
     "with the name of a parent": lambda lab: dynamic(lab).write(SECTOR + 64, utf16(lab.canary)),
-    "with the locator of a parent": lambda lab: dynamic(lab).put(
-        ">4sIIIQ", SECTOR + 576, b"W2ku", SECTOR, 20, 0, 4096
-    ),
+    "with the locator of a parent": lambda lab: dynamic(lab).put(">4sIIIQ", SECTOR + 576, b"W2ku", SECTOR, 20, 0, 4096),
 }
 
 
@@ -505,20 +493,12 @@ def qcow2_and_vhd(lab: Lab) -> bytes:
 
 
 QUIET["qcow2+vpc", Kind.FORMAT_MISMATCH] = {"qcow2 and vhd": qcow2_and_vhd}
-LEAKING["disk+qcow2", Kind.FORMAT_MISMATCH] = {
-    "qcow2 and iso": lambda lab: iso(backed_by(qcow2(lab), lab.secret))
-}
-QUIET["disk+qcow2", Kind.FORMAT_MISMATCH] = {
-    "qcow2 and partitions": lambda lab: qcow2(lab).write(510, b"\x55\xaa")
-}
-QUIET["qcow2+vdi", Kind.FORMAT_MISMATCH] = {
-    "qcow2 and vdi": lambda lab: qcow2(lab).put("<I", 0x40, 0xBEDA107F)
-}
+LEAKING["disk+qcow2", Kind.FORMAT_MISMATCH] = {"qcow2 and iso": lambda lab: iso(backed_by(qcow2(lab), lab.secret))}
+QUIET["disk+qcow2", Kind.FORMAT_MISMATCH] = {"qcow2 and partitions": lambda lab: qcow2(lab).write(510, b"\x55\xaa")}
+QUIET["qcow2+vdi", Kind.FORMAT_MISMATCH] = {"qcow2 and vdi": lambda lab: qcow2(lab).put("<I", 0x40, 0xBEDA107F)}
 QUIET["dmg+qcow2", Kind.FORMAT_MISMATCH] = {"qcow2 and dmg": lambda lab: qcow2(lab) + trailer()}
 LEAKING["disk+vmdk", Kind.FORMAT_MISMATCH] = {"vmdk text and iso": lambda lab: iso(flat_text(lab))}
-QUIET["vdi+vmdk", Kind.FORMAT_MISMATCH] = {
-    "vmdk and vdi": lambda lab: sparse(lab).put("<I", 0x40, 0xBEDA107F)
-}
+QUIET["vdi+vmdk", Kind.FORMAT_MISMATCH] = {"vmdk and vdi": lambda lab: sparse(lab).put("<I", 0x40, 0xBEDA107F)}
 LEAKING["vmdk+vpc", Kind.FORMAT_MISMATCH] = {
     "vmdk text and vhd": lambda lab: flat_text(lab).ljust(MIB, b"\0") + footer_of(lab, MIB)
 }
@@ -543,9 +523,7 @@ class Hostile:
 
 def _entries(table: Table) -> list[Hostile]:
     return [
-        Hostile(title, fmt, kind, build)
-        for (fmt, kind), builders in table.items()
-        for title, build in builders.items()
+        Hostile(title, fmt, kind, build) for (fmt, kind), builders in table.items() for title, build in builders.items()
     ]
 
 

@@ -98,9 +98,7 @@ def each(entries: Iterable[Hostile]) -> pytest.MarkDecorator:
 
 
 @each(CORPUS)
-def test_a_hostile_image_is_refused_whatever_it_is_declared_as(
-    entry: Hostile, lab: Lab, tmp_path: Path
-) -> None:
+def test_a_hostile_image_is_refused_whatever_it_is_declared_as(entry: Hostile, lab: Lab, tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(entry.build(lab))
     verdicts = {declared: judged(image, declared) for declared in (None, entry.format, *FORMATS)}
@@ -135,9 +133,7 @@ PROBED = {
 
 
 @pytest.mark.parametrize(("fmt", "title"), PROBED.items(), ids=PROBED)
-def test_qemu_would_have_found_the_format_in_a_raw_image(
-    fmt: str, title: str, lab: Lab, tmp_path: Path
-) -> None:
+def test_qemu_would_have_found_the_format_in_a_raw_image(fmt: str, title: str, lab: Lab, tmp_path: Path) -> None:
     entry = next(entry for entry in CORPUS if (entry.format, entry.title) == (fmt, title))
     image = tmp_path / "image.raw"
     image.write_bytes(entry.build(lab))
@@ -297,13 +293,9 @@ def assert_held(image: Path, verdict: Verdict, lab: Lab) -> None:
     assert {extent["filename"] for extent in specific.get("extents", [])} <= {str(image)}
 
 
-@settings(
-    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_a_mutated_image_is_judged_and_leads_nowhere(
-    data: st.DataObject, seeds: dict[str, bytes], lab: Lab
-) -> None:
+def test_a_mutated_image_is_judged_and_leads_nowhere(data: st.DataObject, seeds: dict[str, bytes], lab: Lab) -> None:
     name = data.draw(st.sampled_from(sorted(seeds)))
     image = mutated(Image(seeds[name]), data.draw(mutations), seal=data.draw(st.booleans()))
     path = lab.folder / "mutated"
@@ -321,14 +313,10 @@ LINES = [
 ]  # fmt: skip
 ENDS = ["\n", "\n", "\n", "\r\n", "\r", "\0", "\n\0", " \n", "\x0b", "\n\n", ""]
 STARTS = ["", "", "", "", " ", "\t", "#"]
-texts = st.lists(
-    st.tuples(st.sampled_from(STARTS), st.sampled_from(LINES), st.sampled_from(ENDS)), max_size=6
-)
+texts = st.lists(st.tuples(st.sampled_from(STARTS), st.sampled_from(LINES), st.sampled_from(ENDS)), max_size=6)
 
 
-@settings(
-    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(lines=texts, sectors=st.sampled_from([20, 20, 20, 1, 2, 0, 21]), header=st.booleans())
 def test_a_vmdk_of_any_text_leads_nowhere(
     lines: list[tuple[str, str, str]], sectors: int, header: bool, lab: Lab
@@ -358,9 +346,7 @@ def test_through_a_child_the_verdict_is_the_same(entry: Hostile, lab: Lab, tmp_p
     assert (there.kind, there.detail, there.found) == (here.kind, here.detail, here.found)
 
 
-@pytest.mark.parametrize(
-    "name", ["empty", "ISO, hybrid", "qcow2 with data", "vmdk streamOptimized by VMware", "vhdx"]
-)
+@pytest.mark.parametrize("name", ["empty", "ISO, hybrid", "qcow2 with data", "vmdk streamOptimized by VMware", "vhdx"])
 def test_through_a_child_good_images_are_taken_in(name: str, lab: Lab, tmp_path: Path) -> None:
     image = tmp_path / "image"
     GOOD[name][1](lab, image)
@@ -404,9 +390,7 @@ def test_a_child_that_does_not_answer_makes_the_image_damaged(
     assert reason(inspected(tmp_path / "image", None)) is Kind.DAMAGED
 
 
-def test_a_child_that_takes_too_long_makes_the_image_damaged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_child_that_takes_too_long_makes_the_image_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(inspection, "_PROGRAM", "import signal; signal.pause()")
     (tmp_path / "image").write_bytes(bytes(SECTOR))
     before = time.monotonic()
@@ -424,9 +408,7 @@ CONFINED = {
 
 @pytest.mark.parametrize(("deed", "error"), CONFINED.values(), ids=CONFINED)
 def test_the_child_cannot(deed: str, error: str, tmp_path: Path) -> None:
-    assert (
-        error in confined(f"log = os.open({str(tmp_path / 'log')!r}, os.O_CREAT | os.O_WRONLY)", deed).stderr
-    )
+    assert error in confined(f"log = os.open({str(tmp_path / 'log')!r}, os.O_CREAT | os.O_WRONLY)", deed).stderr
     assert not (tmp_path / "log").read_bytes()
 
 
@@ -445,11 +427,7 @@ def confined(before: str, deed: str, *, seconds: int = 20) -> subprocess.Complet
 
 
 def test_the_daemon_loads_no_parser() -> None:
-    program = (
-        "import sys, hsm.tools.inspection; print({'oslo_utils', 'hsm.tools.headers'} & sys.modules.keys())"
-    )
+    program = "import sys, hsm.tools.inspection; print({'oslo_utils', 'hsm.tools.headers'} & sys.modules.keys())"
     root = Path(inspection.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
