@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import builtins
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,7 +74,7 @@ class TransferService(Service, Transfer):
                 raise InvalidParameter(verb=_VERB, reason="size, name, description and content are an upload's")
             if image is None:
                 raise InvalidParameter(verb=_VERB, reason="a download needs the image")
-            return self._told(self._download(id or _new(), domain, image, volume, note))
+            return self._told(self._download(id or TransferId(self.new_id("transfer")), domain, image, volume, note))
         fitting(_VERB, name=name, description=description)
         if size is None:
             raise InvalidParameter(verb=_VERB, reason="an upload needs the size")
@@ -83,14 +82,14 @@ class TransferService(Service, Transfer):
             raise NotSupported(reason="what travels as a file is sparse qcow2")
         now = time.time()
         record = Record(
-            id=id or _new(),
+            id=id or TransferId(self.new_id("transfer")),
             ticket=new_ticket(),
             direction=direction,
             content=content,
             state=TransferState.STARTING,
             domain=domain,
-            image=image or ImageId(uuid.uuid4()),
-            volume=volume or VolumeId(uuid.uuid4()),
+            image=image or ImageId(self.new_id("image")),
+            volume=volume or VolumeId(self.new_id("volume")),
             format=format,
             allocation=allocation,
             size=round_up(size),
@@ -234,6 +233,3 @@ class TransferService(Service, Transfer):
         may = self.caller.connection.right >= Right.OPERATE
         return transfer_info(self.context.transfers, live, key=may)
 
-
-def _new() -> TransferId:
-    return TransferId(uuid.uuid4())

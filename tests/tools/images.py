@@ -59,7 +59,11 @@ class Lab:
         return self.canary_vmdk.read_bytes().partition(b"\nCID=")[2][:8].decode()
 
     def run(self, *args: str) -> None:
-        subprocess.run(["qemu-img", *args], check=True, stdout=subprocess.DEVNULL, timeout=30)
+        argv = ["qemu-img", *args]
+        for last in (False, False, True):
+            # Deriving a key from a password fails where the processor was taken away meanwhile.
+            if subprocess.run(argv, check=last, stdout=subprocess.DEVNULL, timeout=30).returncode == 0:
+                return
 
     def _seed(self, fmt: str, *options: str, size: str = "1M") -> bytes:
         path = self.folder / "seed"

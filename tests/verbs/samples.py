@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ class Samples:
     def __init__(self, scene: Scene, folder: Path) -> None:
         self.scene = scene
         self.base: ImageInfo = scene.image(MIB, name="sample")
-        scene.wait(scene.client.bitmap.add(domain=scene.domain, image=self.base.id, bitmap="sample"))
         self.image: ImageInfo = scene.snapshot(self.base)
         self.template: ImageInfo = scene.template(MIB)
         self.single: ImageInfo = scene.image(MIB)
+        marked = scene.image(MIB)
+        scene.wait(scene.client.bitmap.add(domain=scene.domain, image=marked.id, bitmap="sample"))
+        self.marked: ImageInfo = scene.snapshot(marked)
         self.source = folder / "source"
         self.source.write_bytes(b"x" * 4096)
         self.target = folder / "target"
@@ -34,6 +37,7 @@ class Samples:
         domain = {"domain": self.scene.domain}
         leaf = {**domain, "volume": self.image.leaf}
         of_image = {**domain, "image": self.image.id}
+        of_marked = {**domain, "image": self.marked.id}
         known: dict[str, dict[str, Any]] = {
             "Domain.create": {"name": "new", "path": str(self.empty)},
             "Domain.attach": {"path": str(self.scene.root.parent), "id": self.scene.domain},
@@ -63,10 +67,12 @@ class Samples:
             "Image.flatten": {**of_image, "discard_snapshots": True},
             "Image.rebase": {**of_image, "template": self.template.id},
             "Volume.copy": leaf,
-            "Bitmap.add": {**of_image, "bitmap": "new"},
-            "Bitmap.remove": {**of_image, "bitmap": "sample"},
-            "Bitmap.clear": {**of_image, "bitmap": "sample"},
-            "Bitmap.getExtents": {**of_image, "bitmap": "sample"},
+            "Bitmap.add": {**of_marked, "bitmap": "new"},
+            "Bitmap.remove": {**of_marked, "bitmap": "sample"},
+            "Bitmap.clear": {**of_marked, "bitmap": "sample"},
+            "Bitmap.list": of_marked,
+            "Bitmap.getExtents": {**of_marked, "bitmap": "sample"},
+            "Transfer.finish": {"transfer": uuid.uuid4()},
         }
         if verb in known:
             return known[verb]
