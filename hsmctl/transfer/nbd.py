@@ -40,13 +40,22 @@ class Connection:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+            self.size = self._agree()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _agree(self) -> int:
+        """The handshake; the size of what is served."""
         magic, option, _ = _HELLO.unpack(self._receive(_HELLO.size))
         if (magic, option) != (b"NBDMAGIC", b"IHAVEOPT"):
             msg = "it speaks no NBD"
             raise OSError(msg)
         self._socket.sendall(_OPTION.pack(_FIXED_NO_ZEROES, b"IHAVEOPT", _EXPORT_NAME, 0))
-        self.size: int = _EXPORT.unpack(self._receive(_EXPORT.size))[0]
+        size: int = _EXPORT.unpack(self._receive(_EXPORT.size))[0]
+        return size
 
     def read(self, offset: int, length: int) -> memoryview:
         self._ask(_READ, offset, length)

@@ -37,7 +37,7 @@ def source(tmp_path: Path) -> Path:
 def large(tmp_path: Path) -> Path:
     path = tmp_path / "large.raw"
     with path.open("wb") as file:
-        for _ in range(6):
+        for _ in range(3):
             file.write(os.urandom(64 * MIB))
     return path
 
@@ -60,6 +60,13 @@ def begun(client: Client, name: str | None = None) -> TransferInfo:
             return found[0]
         time.sleep(0.005)
     raise AssertionError("no data moves")
+
+
+def moves(*words: str | Path) -> None:
+    """A command that runs to its end."""
+    with process(*words) as running:
+        _, complaint = running.communicate(timeout=PATIENCE * 2)
+    assert running.returncode == 0, complaint
 
 
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
@@ -185,7 +192,7 @@ def test_a_running_command_goes_on_when_the_service_is_killed(
     out = tmp_path / "out"
     with own_daemon.client() as client:
         if command == "download":
-            assert process("--connect", where, "image", "upload", large, "big").wait(PATIENCE * 2) == 0
+            moves("--connect", where, "image", "upload", large, "big")
         words = (large, "big") if command == "upload" else ("big", out, "--format", "raw")
         running = process("--connect", where, "image", command, *words)
         until = time.monotonic() + PATIENCE
@@ -200,9 +207,7 @@ def test_a_running_command_goes_on_when_the_service_is_killed(
         assert "going on" in complaint
         assert f"{command.title()}ed big" in said
         if command == "upload":
-            assert (
-                process("--connect", where, "image", "download", "big", out, "--format", "raw").wait(PATIENCE * 2) == 0
-            )
+            moves("--connect", where, "image", "download", "big", out, "--format", "raw")
         assert alike(large, out)
     finally:
         again.stop()

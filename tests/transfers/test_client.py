@@ -15,6 +15,9 @@ from tests.transfers.conftest import MIB, World, alike
 
 client = pytest.importorskip("ovirt_imageio.client")
 
+# That client leaves its sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.mark.parametrize("format_", [VolumeFormat.RAW, VolumeFormat.QCOW2])
 def test_it_uploads_downloads_and_compares(
