@@ -36,7 +36,7 @@ class Disk(Protocol):
         """(length, whether it is known to be zeros), one after the other."""
 
     def begin(self, offset: int, length: int) -> Callable[[], Data]:
-        """Begin to read; what comes back waits for it."""
+        """Begin to read; what comes back waits for it, and its data is good until the next call of either."""
 
 
 def of_disk(disk: Disk, block_size: int, on_percent: Callable[[float], None]) -> str:

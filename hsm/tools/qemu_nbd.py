@@ -94,6 +94,9 @@ class NbdDisk:
         self._handle: Any = nbd.NBD()
         self._handle.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
         self._socket = connected
+        self._memories: list[bytearray] = []
+        self._free: list[bytearray] = []
+        self._lent: bytearray | None = None
 
     def __enter__(self) -> Self:
         with self._told():
@@ -106,6 +109,8 @@ class NbdDisk:
     def __exit__(self, *_: object) -> None:
         # Its last reference: the connection is closed, and what was on its way is given up.
         self._handle = None
+        for memory in self._memories:
+            memory.clear()
 
     def extents(self) -> Iterator[tuple[int, bool]]:
         offset = 0
@@ -124,17 +129,33 @@ class NbdDisk:
                 offset += length
 
     def begin(self, offset: int, length: int) -> Callable[[], bytearray]:
-        buffer = self._nbd.Buffer(length)
+        """Begin to read; what comes back waits for it, and its data is good until the next call of either."""
+        self._take_back()
+        memory = self._memory(length)
         with self._told():
-            cookie = self._handle.aio_pread(buffer, offset)
+            cookie = self._handle.aio_pread(self._nbd.Buffer.from_buffer(memory), offset)
 
         def wait() -> bytearray:
             with self._told():
                 self._finish(cookie)
-            data: bytearray = buffer.to_buffer()
-            return data
+            self._take_back()
+            self._lent = memory
+            return memory
 
         return wait
+
+    def _memory(self, length: int) -> bytearray:
+        """The binding of libnbd 1.14 never lets go of what it has read into (seen): so it is used again, then emptied."""
+        for place, memory in enumerate(self._free):
+            if len(memory) == length:
+                return self._free.pop(place)
+        self._memories.append(bytearray(length))
+        return self._memories[-1]
+
+    def _take_back(self) -> None:
+        if self._lent is not None:
+            self._free.append(self._lent)
+            self._lent = None
 
     def _finish(self, cookie: int) -> None:
         while not self._handle.aio_command_completed(cookie):
