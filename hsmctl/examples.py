@@ -100,6 +100,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image rebase web03 debian13", "onto another template; what it shows stays"),
         Example("hsmctl image rebase web03", "onto none; its snapshots stay"),
     ),
+    "Image.sparsify": (
+        Example("hsmctl image sparsify web01", "all its layers"),
+        Example("hsmctl image sparsify web01 --volume before-upgrade --rate 50M"),
+    ),
     "Image.teardown": (Example("hsmctl image teardown web01"),),
     "Image.delete": (
         Example("hsmctl image delete web01"),
@@ -136,6 +140,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Volume.copy": (
         Example("hsmctl volume copy before-upgrade web01-old --image web01", "that state, as an image of its own"),
     ),
+    "Volume.amend": (Example("hsmctl volume amend web01 --compat v3", "a layer that an old oVirt has made"),),
     "Volume.delete": (Example("hsmctl volume delete web01", "web01 is again as its newest snapshot kept it"),),
     "Image.setTags": (
         Example("hsmctl image tag web01 backup env=prod", "these and no others"),

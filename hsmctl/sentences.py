@@ -70,6 +70,10 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
         if image.template
         else f"{s.name('image')} stands on no template now."
     ),
+    "Image.sparsify": lambda done, s: (
+        f"Gave back {show_size(done.freed) if done.freed else 'nothing'} of {s.name('image')}, which takes {show_size(done.image.actual_size)} now."
+    ),
+    "Volume.amend": lambda volume, s: f"{s.name('volume')} is qcow2 {volume.compat.value} now.",
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",
     "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
     "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",

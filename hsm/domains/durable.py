@@ -68,8 +68,8 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def write_into(path: str, change: Callable[[bytes], Sequence[tuple[int, bytes]]], length: int) -> None:
-    """Change a file as its first ``length`` bytes say."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    """Change a file as its first ``length`` bytes say.  Each write is stable before anybody can rely on what it says."""
+    descriptor = os.open(path, os.O_RDWR | os.O_DSYNC | os.O_CLOEXEC)
     try:
         for offset, data in change(os.pread(descriptor, length, 0)):
             write_at(descriptor, data, offset)

@@ -32,6 +32,7 @@ _MAX_L1_BYTES = 32 * 2**20
 _REFCOUNT_ORDER = 4
 _AUTOCLEAR_AT = 88
 _HEADER_LENGTH = 112
+_SECTOR = 512
 
 
 class BadHeader(Exception):
@@ -132,6 +133,34 @@ def without_bitmaps(start: bytes) -> list[tuple[int, bytes]]:
     """(offset, bytes) to write into a file that begins so, for it to have no bitmaps: their clusters are leaked."""
     autoclear = _V3.unpack_from(start, _V2.size)[2] & ~bitmaps_format.AUTOCLEAR_BIT
     return [(_AUTOCLEAR_AT, struct.pack(">Q", autoclear))]
+
+
+def upgraded(start: bytes) -> list[tuple[int, bytes]]:
+    """(offset, bytes) to write into a file of version 2 that begins so, for it to be of version 3.
+
+    The header becomes longer, and with it moves all that follows: extensions, and the name of the backing file.  All
+    of it lies in the first sector, before and after, which storage writes as a whole or not at all.
+    """
+    magic, version, name_at, name_length, bits, *rest = _V2.unpack_from(start)
+    name = start[name_at : name_at + name_length] if name_at else b""
+    if version != 2 or len(name) != (name_length if name_at else 0):
+        msg = f"version {version} with a backing file's name of {name_length} bytes at {name_at}"
+        raise BadHeader(msg)
+    extensions = b""
+    for kind, content in _extensions(start, _V2.size, name_at or 1 << bits).items():
+        extensions += _EXTENSION.pack(kind, len(content)) + content.ljust((len(content) + 7) & ~7, b"\0")
+    extensions += _EXTENSION.pack(0, 0)
+    sector = (
+        _V2.pack(magic, 3, _HEADER_LENGTH + len(extensions) if name else 0, len(name), bits, *rest)
+        + _V3.pack(0, 0, 0, _REFCOUNT_ORDER, _HEADER_LENGTH)
+        + bytes(_HEADER_LENGTH - _V2.size - _V3.size)
+        + extensions
+        + name
+    )
+    if len(sector) > _SECTOR:
+        msg = f"its header would have {len(sector)} bytes, and no more than {_SECTOR} are written at once"
+        raise BadHeader(msg)
+    return [(0, sector.ljust(_SECTOR, b"\0"))]
 
 
 def _bitmaps(content: bytes | None, autoclear: int) -> tuple[Place | None, str | None]:

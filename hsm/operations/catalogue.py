@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from hsm.operations.amending import AmendVolume
 from hsm.operations.base import BaseOperation, Context, OperationFactory
 from hsm.operations.bitmaps import AddBitmap, ClearBitmap, RemoveBitmap
 from hsm.operations.changes import MakeTemplate, Resize, SetDescription, SetLegality
@@ -32,6 +33,7 @@ from hsm.operations.merging import DeleteSnapshot, Merge
 from hsm.operations.moving import MoveImage
 from hsm.operations.reverting import RevertImage
 from hsm.operations.shrinking import ShrinkingResize
+from hsm.operations.sparsifying import SparsifyImage
 from hsm.operations.tagging import TagImage, TagVolume
 from libvdsm.api import VERBS
 
@@ -83,6 +85,8 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Bitmap.add": AddBitmap,
     "Bitmap.remove": RemoveBitmap,
     "Bitmap.clear": ClearBitmap,
+    "Image.sparsify": SparsifyImage,
+    "Volume.amend": AmendVolume,
 }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from uuid import UUID
 
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord
@@ -17,6 +18,7 @@ from libvdsm.api.domain import DomainInfo, DomainState
 from libvdsm.api.errors import ImageDamaged, VolumeDamaged
 from libvdsm.api.transfer import TransferInfo
 from libvdsm.api.types import (
+    Compat,
     DomainId,
     ImageId,
     ImageInfo,
@@ -29,6 +31,7 @@ from libvdsm.api.types import (
 )
 
 _NOBODY = UUID(int=0)
+_COMPAT = MappingProxyType({2: Compat.V2, 3: Compat.V3})
 
 
 def volume_info(domain: DomainId, volume: VolumeRecord, role: VolumeRole) -> VolumeInfo:
@@ -57,6 +60,7 @@ def volume_info(domain: DomainId, volume: VolumeRecord, role: VolumeRole) -> Vol
         cluster_size=header.cluster_size if header else None,
         damage=volume.damage,
         tags=list(volume.tags) or None,
+        compat=_COMPAT.get(header.version) if header else None,
     )
 
 

@@ -16,6 +16,7 @@ from hsm.paging import Listing
 from hsm.services.base import fitting
 from hsm.services.image_copies import ImageCopyService
 from hsm.services.image_layers import ImageLayerService
+from hsm.services.image_space import ImageSpaceService
 from hsm.tools.opener import open_for
 from libvdsm.api.errors import (
     DomainDamaged,
@@ -44,7 +45,7 @@ from libvdsm.api.types import (
 _EXPORTED = (FileFormat.RAW, FileFormat.QCOW2)
 
 
-class ImageService(ImageCopyService, ImageLayerService, Image):
+class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image):
     def _image(self, given: ImageId | None) -> ImageId:
         return given or ImageId(self.new_id("image"))
 

@@ -16,6 +16,7 @@ from libvdsm.api.errors import ImageExists, InvalidParameter, NoSuchVolume, Volu
 from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import (
     Allocation,
+    Compat,
     DomainId,
     FileFormat,
     ImageId,
@@ -257,3 +258,11 @@ class VolumeService(Service, Volume):
     ) -> TaskInfo[VolumeInfo]:
         home = self._existing(domain, volume, image)
         return self.submit("Volume.setTags", domain=domain, volume=volume, tags=tags, change=change, image=home)
+
+    def amend(
+        self, *, domain: DomainId, volume: VolumeId, compat: Compat | None = None, image: ImageId | None = None
+    ) -> TaskInfo[VolumeInfo]:
+        if compat not in (Compat.V2, Compat.V3):
+            raise InvalidParameter(verb="Volume.amend", reason="say what is to be changed: compat is v3")
+        home = self._existing(domain, volume, image)
+        return self.submit("Volume.amend", domain=domain, volume=volume, compat=compat, image=home)

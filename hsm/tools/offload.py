@@ -81,7 +81,7 @@ def copy(
             offset, copied = offset + done, copied + done
             on_done(offset)
             if rate is not None:
-                _wait_until(began + copied / rate, stop)
+                wait_until(began + copied / rate, stop)
     return True
 
 
@@ -111,7 +111,8 @@ def data_of(descriptor: int) -> Iterator[tuple[int, int]]:
         yield start, offset
 
 
-def _wait_until(moment: float, stop: Callable[[], bool]) -> None:
+def wait_until(moment: float, stop: Callable[[], bool]) -> None:
+    """Wait until a moment of the monotonic clock, unless somebody wants it to stop."""
     while (left := moment - time.monotonic()) > 0:
         if stop():
             raise CommandStopped

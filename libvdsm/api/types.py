@@ -170,6 +170,17 @@ class Legality(OpenEnum):
     """a value newer than this client"""
 
 
+class Compat(OpenEnum):
+    """Version of the qcow2 format, which QEMU calls its compatibility level."""
+
+    V2 = "v2"
+    """`0.10` to `qemu-img info`: without bitmaps, and without clusters that are known to be zeros"""
+    V3 = "v3"
+    """`1.1` to `qemu-img info`: what this service writes"""
+    UNKNOWN = "unknown"
+    """a value newer than this client"""
+
+
 class TagChange(OpenEnum):
     """What is done with tags that are given."""
 
@@ -215,6 +226,7 @@ class VolumeInfo(Info, frozen=True, kw_only=True):
         Annotated[Tags, Meta(description="the user's; a template's volume has them in its own image", extra=_SINCE_1_1)]
         | None
     ) = None
+    compat: Annotated[Compat, Meta(description="version of a qcow2 volume's format", extra=_SINCE_1_1)] | None = None
 
 
 class PreparedInfo(Info, frozen=True, kw_only=True):

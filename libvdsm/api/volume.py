@@ -53,6 +53,7 @@ from libvdsm.api.types import (
     MAX_CAPACITY,
     Allocation,
     Bytes,
+    Compat,
     Cursor,
     DomainId,
     FileFormat,
@@ -331,4 +332,32 @@ class Volume(ABC):
         """Set, add or remove the tags of one layer of an image, which go when it goes.
 
         As `Image.setTags` in all else.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(
+            *(*_STORAGE, NoSuchImage, NoSuchVolume, ImageInUse, ImageUnfinished, ImageDamaged),
+            *(VolumeDamaged, VolumeIllegal, IsTemplate, CannotChange),
+        ),
+        positional=("volume",),
+    )
+    @abstractmethod
+    def amend(
+        self,
+        *,
+        domain: _Domain,
+        volume: _Volume,
+        compat: (
+            Annotated[Compat, Meta(description="version of the format; it only goes up. Absent: it stays")] | None
+        ) = None,
+        image: _Image | None = None,
+    ) -> TaskInfo[VolumeInfo]:
+        """Change what a qcow2 volume's own header says of its format.  What a guest sees does not change.
+
+        Volumes of old oVirt domains are of version 2; with version 3 they can have bitmaps, and be made sparse in a
+        way that copies know of. There is no way down: what version 3 says of zeros and of bitmaps,
+        version 2 cannot say. The image must not be in use; a template is changed for all its clones, while none of
+        them is. The commit point is one write of the header's first 512 bytes, which is made or not made.
         """

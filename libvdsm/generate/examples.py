@@ -132,6 +132,8 @@ _VALUES: dict[str, Any] = {
     "Volume.resize.capacity": 128 * _GIB,
     "Volume.setTags.tags": ["consistent"],
     "VolumeInfo.name": "web01",
+    "SparsifyInfo.freed": 3 * _GIB,
+    "Volume.amend.compat": "v3",
     "actualSize": 9 * _GIB,
     "description": "web server, blue",
     "format": "qcow2",

@@ -307,4 +307,15 @@ BUDGETS = {
         state=1,
         leases=2,
     ),
+    "Image.sparsify": Budget(
+        "two layers, each checked by qemu-img, and made stable before and after; under their leases and the domain's",
+        processes=2,
+        domain=2 * 2 * DATA,
+        state=TASK,
+        leases=2 + 1,
+    ),
+    "Volume.amend": Budget(
+        "one write into the header, made stable; under two leases; no program", domain=DATA, state=TASK, leases=2
+    ),
+    "Volume.amend:again": _SO_ALREADY,
 }

@@ -16,6 +16,7 @@ from libvdsm.api.image_layers import MergeDirection
 from libvdsm.api.transfer import Direction
 from libvdsm.api.types import (
     Allocation,
+    Compat,
     ImageId,
     ImageInfo,
     Legality,
@@ -27,6 +28,7 @@ from libvdsm.api.types import (
 )
 from libvdsm.client import Client
 from tests.budgets.counting import marked
+from tests.formats import qemu
 
 T = TypeVar("T")
 
@@ -71,6 +73,7 @@ class Tour:
         self.copies()
         self.layers()
         self.transfers()
+        self.space()
         self.audit()
 
     def host(self) -> None:
@@ -249,6 +252,16 @@ class Tour:
                 self.task(label, lambda clone=clone: verbs.rebase(domain=domain, image=clone))  # type: ignore[misc]
             else:
                 self.task(label, lambda clone=clone: verbs.flatten(domain=domain, image=clone))  # type: ignore[misc]
+
+    def space(self) -> None:
+        domain, client = self.domain, self.client
+        image = client.wait(client.image.snapshot(domain=domain, image=self.image().id))
+        self.task("Image.sparsify", lambda: client.image.sparsify(domain=domain, image=image.id))
+        old = self.image()
+        path = self.home / "domains" / str(domain) / "images" / str(old.id) / str(old.leaf)
+        qemu.create(path, "qcow2", _MIB, "-o", "compat=0.10")
+        for label in ("Volume.amend", "Volume.amend:again"):
+            self.task(label, lambda: client.volume.amend(domain=domain, volume=old.leaf, compat=Compat.V3))
 
     def audit(self) -> None:
         listed = self.call("Audit.list", self.client.audit.list)

@@ -123,6 +123,7 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
                 "capacity": volume.capacity,
                 "damage": volume.damage,
                 **({"tags": volume.tags} if volume.tags else {}),
+                **({"compat": volume.compat.value} if volume.compat else {}),
             }
     images = client.image.list().items
     for image in images:

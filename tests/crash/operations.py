@@ -21,7 +21,7 @@ from libvdsm.api.types import (
     TransferId,
     VolumeFormat,
 )
-from tests.crash import bitmaps, proofs
+from tests.crash import bitmaps, proofs, sparsifying
 from tests.crash.contents import Contents, digest_of, digest_of_zeros
 from tests.crash.copies import COPIES
 from tests.crash.fixture import (
@@ -560,4 +560,5 @@ OPERATIONS = [
         gone=(TransferStateWrong,),
     ),
     *bitmaps.OPERATIONS,
+    *sparsifying.OPERATIONS,
 ]

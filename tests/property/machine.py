@@ -260,7 +260,9 @@ class Verbs(Judge):
     @rule(which=images, blocks=block_maps, stays=stays)
     def guest_writes(self, which: int, blocks: Blocks, stays: bool) -> None:
         """A guest starts, if none is there yet, writes, and goes on running or not."""
-        image = self.pick(which)
+        self._guest_writes(self.pick(which), blocks, stays=stays)
+
+    def _guest_writes(self, image: ImageId, blocks: Blocks, *, stays: bool) -> None:
         self._prepare(image, read_only=False)
         known = self.model.images.get(image)
         if known is None or known.prepared != "write":

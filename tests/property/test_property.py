@@ -20,6 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.property.copies import Copies
 from tests.property.judge import Service
 from tests.property.layers import LayerVerbs
+from tests.property.space import Space
 from tests.service import end_keepers
 
 EXAMPLES = int(os.environ.get("HSM_PROPERTY_EXAMPLES", "10"))
@@ -43,7 +44,7 @@ def test_the_service_and_the_model_agree(service: Service) -> None:
     print(f"to repeat this run: HSM_PROPERTY_SEED={SEED} HSM_PROPERTY_EXAMPLES={EXAMPLES} HSM_PROPERTY_STEPS={STEPS}")
 
     @hypothesis.seed(SEED)
-    class Seeded(Copies, LayerVerbs):
+    class Seeded(Copies, LayerVerbs, Space):
         def __init__(self) -> None:
             super().__init__(service)
 

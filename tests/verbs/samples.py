@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from libvdsm.api import VERBS
-from libvdsm.api.types import DomainId, ImageInfo, Legality, TaskInfo
+from libvdsm.api.types import Compat, DomainId, ImageInfo, Legality, TaskInfo
 from libvdsm.client import Client
+from tests.formats import qemu
 from tests.verbs.scene import MIB, Scene
 
 
@@ -26,6 +27,8 @@ class Samples:
         marked = scene.image(MIB)
         scene.wait(scene.client.bitmap.add(domain=scene.domain, image=marked.id, bitmap="sample"))
         self.marked: ImageInfo = scene.snapshot(marked)
+        self.old: ImageInfo = scene.image(MIB)
+        qemu.create(scene.data(self.old), "qcow2", MIB, "-o", "compat=0.10")
         self.source = folder / "source"
         self.source.write_bytes(b"x" * 4096)
         self.target = folder / "target"
@@ -72,6 +75,7 @@ class Samples:
             "Bitmap.clear": {**of_marked, "bitmap": "sample"},
             "Bitmap.list": of_marked,
             "Bitmap.getExtents": {**of_marked, "bitmap": "sample"},
+            "Volume.amend": {**domain, "volume": self.old.leaf, "compat": Compat.V3},
             "Transfer.finish": {"transfer": uuid.uuid4()},
         }
         if verb in known:
