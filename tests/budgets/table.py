@@ -216,14 +216,14 @@ BUDGETS = {
     "Bitmap.clear": Budget(
         "the intent; the newest stops recording, the one below goes, the newest begins anew; the intent goes",
         processes=3,
-        domain=3 * DATA + 2 * METADATA,
+        domain=3 * DATA + METADATA + FOLDER,
         state=TASK,
         leases=4,
     ),
     "Bitmap.remove": Budget(
         "as Bitmap.add of a second one: between an intent and its end",
         processes=1,
-        domain=DATA + 2 * METADATA,
+        domain=DATA + METADATA + FOLDER,
         state=TASK,
         leases=3,
     ),
