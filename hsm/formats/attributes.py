@@ -154,17 +154,7 @@ class Revert(Intent, frozen=True, kw_only=True, tag="revert"):
 
 
 AnyIntent = (
-    Shrink
-    | Move
-    | SnapshotMany
-    | DeleteMany
-    | Member
-    | MergeDown
-    | MergeUp
-    | Flatten
-    | Rebase
-    | Revert
-    | ChangeBitmaps
+    Shrink | Move | SnapshotMany | DeleteMany | Member | MergeDown | MergeUp | Flatten | Rebase | Revert | ChangeBitmaps
 )
 
 

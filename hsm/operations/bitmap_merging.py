@@ -49,9 +49,7 @@ class _Bitmaps(_Names):
     def change(self, volume: VolumeRecord, name: str, *actions: str) -> None:
         granularity = next(iter(self.depths(name).values())).granularity if "add" in actions else None
         path = self.domain.data_path(volume.folder, volume.id)
-        qemu_img(self.context).bitmap(
-            path, name, *actions, descriptors=self.held.descriptors, granularity=granularity
-        )
+        qemu_img(self.context).bitmap(path, name, *actions, descriptors=self.held.descriptors, granularity=granularity)
         self.domain.sync_data(volume.folder, volume.id)
 
 

@@ -89,7 +89,7 @@ class _BitmapChange(BaseOperation):
             held = domain.acquire([Wanted(volume, self.params.image) for volume in leased])
             leases.callback(held.release)
             # Nothing of the domain's own is changed; whoever may not change it changes no data of it either.
-            with domain_lease(self.context, domain):
+            with domain_lease(self.context, domain, job):
                 again, chain, layers = self._checked(domain)
                 if late := [volume for volume in again if volume not in leased]:
                     raise ImageInUse(image=self.params.image, volume=late[0], holder="whoever just changed it")
