@@ -141,7 +141,7 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
         twins = [twin for twin in images if twin.id == image.id and not twin.is_template and twin.pending is None]
         if len(twins) > 1:
             seen.problems.append(f"image {image.id} can be written on {len(twins)} domains")
-        if image.damage is None and (known := _bitmaps(client, image)):
+        if image.damage is None and image.pending != "upload" and (known := _bitmaps(client, image)):
             seen.facts[f"{image.id} bitmaps"] = known
         if image.prepared is not None:
             seen.facts[f"{image.id} prepared"] = "reading" if image.prepared.read_only else "writing"
