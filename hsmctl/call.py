@@ -23,7 +23,7 @@ from hsmctl.values import Kind, element, parse_id, show_duration
 from hsmctl.views import view
 from libvdsm.api.domain import CheckReport
 from libvdsm.api.types import TaskInfo, TaskMode, TaskState
-from libvdsm.client import Client
+from libvdsm.client import Client, Events
 from libvdsm.declare import ApiError, Verb, bare
 
 
@@ -152,7 +152,10 @@ class Call:
 
     def listen(self) -> int:
         """Print events until the user or the service has enough."""
-        for event in self.client.listen(self._given.get("after")):
+        events = self.client.listen(self._given.get("after"))
+        self._tell_missed(events)
+        for event in events:
+            self._tell_missed(events)
             if self._json:
                 output.show_json(event, lines=True)
             else:
@@ -160,6 +163,13 @@ class Call:
             sys.stdout.flush()
         msg = "the service ended the connection; events end here"
         raise Refusal("ConnectionFailed", msg, status=UNREACHABLE)
+
+    @staticmethod
+    def _tell_missed(events: Events) -> None:
+        """Beside the events, for those who keep something by them."""
+        if events.missed:
+            events.missed = False
+            print("hsmctl: events were missed: the service no longer keeps them; look at everything anew", file=sys.stderr)
 
     def wait_for_task(self) -> int:
         """Wait until the task has ended; with --timeout, no longer than that."""

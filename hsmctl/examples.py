@@ -182,7 +182,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl transfer start download web01"),
     ),
     "Transfer.getInfo": (Example("hsmctl transfer info 3f2a9c1e"),),
-    "Transfer.list": (Example("hsmctl transfer list"), Example("hsmctl transfer list --state paused")),
+    "Transfer.list": (
+        Example("hsmctl transfer list"),
+        Example("hsmctl transfer list --state paused"),
+        Example("hsmctl transfer list --filter 'direction = upload and arrived < 1G'"),
+    ),
     "Transfer.checkpoint": (Example("hsmctl transfer checkpoint 3f2a9c1e 512M", "the first 512M have been sent"),),
     "Transfer.pause": (Example("hsmctl transfer pause 3f2a9c1e"),),
     "Transfer.resume": (Example("hsmctl transfer resume 3f2a9c1e"),),

@@ -153,9 +153,19 @@ class FileDomain(Domain):
                 damaged.append(
                     Damaged(path=self._relative(f"{folder}/{image}{ATTRIBUTES}"), reason=str(error), image=image)
                 )
-        for id_ in volumes.keys() & kept.volumes.keys():
-            volumes[id_] = msgspec.structs.replace(volumes[id_], tags=kept.tags_of(id_))
+        for id_, volume in volumes.items():
+            # A template's volume has its tags where the template is, in whichever image it is linked.
+            home = self._attributes_of(ImageId(volume.metadata.image)) if volume.is_linked else kept
+            if tags := home.tags_of(id_):
+                volumes[id_] = msgspec.structs.replace(volume, tags=tags)
         return ImageRecord(id=image, volumes=volumes, damaged=damaged, attributes=kept)
+
+    def _attributes_of(self, image: ImageId) -> Attributes:
+        """Of another image than the one that is read, which tells of its own damage."""
+        try:
+            return file_attributes.read(f"{self.images}/{image}")
+        except BadAttributes:
+            return attributes_format.NONE
 
     def _read_volume(self, data_path: str, image: ImageId, volume: VolumeId) -> VolumeRecord | Damaged | None:
         try:

@@ -81,11 +81,27 @@ class Member(Intent, frozen=True, kw_only=True, tag="member"):
     group: UUID
 
 
+class Guarded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Volumes whose bitmaps are what they were, also where a program that writes the file is interrupted.
+
+    ``in_use``: digests of the names of those that were of no use before.
+    """
+
+    volumes: tuple[UUID, ...] = ()
+    in_use: tuple[str, ...] = ()
+
+
+class ChangeBitmaps(Intent, frozen=True, kw_only=True, tag="bitmaps"):
+    """Programs change bitmaps.  What they do not finish may stay undone; the other bitmaps are not to suffer."""
+
+    guarded: Guarded
+
+
 class MergeDown(Intent, frozen=True, kw_only=True, tag="merge-down"):
     """A run of neighbours becomes its lowest volume, ``base``.  ``gone`` are the others, the uppermost first.
 
     ``child`` stands on the uppermost, and then on ``base``.  ``generation`` is what ``base`` gets.  ``moved``: the data
-    is in ``base``, and stable.
+    is in ``base``, and stable.  ``known``: digests of the names of the bitmaps that said all when it was begun.
     """
 
     base: UUID
@@ -94,6 +110,8 @@ class MergeDown(Intent, frozen=True, kw_only=True, tag="merge-down"):
     generation: int
     wipe: bool = False
     moved: bool = False
+    guarded: Guarded = Guarded()
+    known: tuple[str, ...] = ()
 
 
 class Pull(Intent, frozen=True, kw_only=True):
@@ -135,7 +153,9 @@ class Revert(Intent, frozen=True, kw_only=True, tag="revert"):
     wipe: bool = False
 
 
-AnyIntent = Shrink | Move | SnapshotMany | DeleteMany | Member | MergeDown | MergeUp | Flatten | Rebase | Revert
+AnyIntent = (
+    Shrink | Move | SnapshotMany | DeleteMany | Member | MergeDown | MergeUp | Flatten | Rebase | Revert | ChangeBitmaps
+)
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -32,6 +32,8 @@ _MAX_BITS_LENGTH = 512 * 2**20
 
 _EXTENSION = struct.Struct(">IIQQ")
 _ENTRY = struct.Struct(">QIIBBHI")
+_FLAGS_AT = 12
+_FLAGS = struct.Struct(">I")
 _DIRTY_TRACKING = 1
 _IN_USE, _AUTO, _EXTRA_DATA = 1 << 0, 1 << 1, 1 << 2
 _OFFSET = 0x00FF_FFFF_FFFF_FE00
@@ -68,6 +70,8 @@ class Bitmap(msgspec.Struct, frozen=True, kw_only=True):
     """QEMU has the file open, or had and did not close it: then what it says is not whole"""
     table: int
     entries: int
+    entry: int = 0
+    """where in the file the directory has it"""
 
     @property
     def sound(self) -> bool:
@@ -123,6 +127,7 @@ def directory(where: Place, read: ReadAt) -> tuple[Bitmap, ...]:
             in_use=bool(flags & _IN_USE),
             table=table,
             entries=entries,
+            entry=where.offset + at,
         )
         at = (name_at + name_length + 7) & ~7
     return tuple(found.values())
@@ -137,6 +142,19 @@ def _name(data: bytes) -> str:
         msg = f"a name is {data[:80]!r}"
         raise BadBitmaps(msg)
     return name
+
+
+def let_go(bitmap: Bitmap, read: ReadAt) -> tuple[int, bytes]:
+    """(offset, bytes) to write for a bitmap not to be in use any more: one field, which is all there or not."""
+    at = bitmap.entry + _FLAGS_AT
+    (flags,) = _FLAGS.unpack(read(at, _FLAGS.size))
+    return at, _FLAGS.pack(flags & ~_IN_USE)
+
+
+def covers(bitmap: Bitmap, capacity: int, cluster: int) -> bool:
+    """Whether a bitmap has as many bits as an image of this size needs; QEMU opens no file where one has not."""
+    entries = -(-_bits_length(capacity, bitmap.granularity) // cluster)
+    return fits(capacity, bitmap.granularity) and bitmap.entries == entries
 
 
 def fits(capacity: int, granularity: int) -> bool:
@@ -177,7 +195,7 @@ def dirty(bitmap: Bitmap, capacity: int, cluster: int, read: ReadAt, start: int 
     Raises ``BadBitmaps``.
     """
     length = _bits_length(capacity, bitmap.granularity)
-    if not fits(capacity, bitmap.granularity) or bitmap.entries != -(-length // cluster) or bitmap.table > _FARTHEST:
+    if not covers(bitmap, capacity, cluster) or bitmap.table > _FARTHEST:
         msg = f"bitmap {bitmap.name!r} has {bitmap.entries} clusters at {bitmap.table} for {capacity} bytes"
         raise BadBitmaps(msg)
     table = read(bitmap.table, bitmap.entries * 8)

@@ -163,6 +163,12 @@ def upgraded(start: bytes) -> list[tuple[int, bytes]]:
     return [(0, sector.ljust(_SECTOR, b"\0"))]
 
 
+def bitmaps_again(start: bytes) -> tuple[int, bytes]:
+    """(offset, bytes) to write into a file that begins so, for the bitmaps that its header names to count."""
+    autoclear = _V3.unpack_from(start, _V2.size)[2] | bitmaps_format.AUTOCLEAR_BIT
+    return _AUTOCLEAR_AT, struct.pack(">Q", autoclear)
+
+
 def _bitmaps(content: bytes | None, autoclear: int) -> tuple[Place | None, str | None]:
     """(where the directory of bitmaps is, why there is none that can be read)"""
     try:

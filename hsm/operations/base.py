@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from libvdsm.declare import ApiError
 from libvdsm.run import CommandError, CommandStopped, Runner
 
 WRITABLE_VERSION = 5
+_STOP_HEARD = 0.2
+"""Seconds after which a task that waits for a domain's lease hears that it is to stop."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -146,17 +149,31 @@ def _tool_failed(error: CommandError, domain: DomainId) -> ApiError:
 
 
 @contextmanager
-def domain_lease(context: Context, domain: Domain) -> Iterator[None]:
-    """Hold a domain's own lease, for one batch of changes of its metadata."""
-    wait = context.lease_wait
+def domain_lease(context: Context, domain: Domain, job: Job | None = None) -> Iterator[None]:
+    """Hold a domain's own lease, for one batch of changes of its metadata.
+
+    ``job``: the task that waits, which hears a stop meanwhile.  What takes back or finishes is not stopped.
+    """
     with ExitStack() as held:
-        try:
-            held.enter_context(domain.lease(wait))
-        except LeaseBusy as error:
-            raise DomainBusy(domain=domain.id, holder=error.holder, waited=wait) from None
+        _wait_for_lease(context.lease_wait, domain, held, job)
         # Everything that a change rests on is read again once the lease is held; this first.
         writable(domain)
         yield
+
+
+def _wait_for_lease(wait: float, domain: Domain, held: ExitStack, job: Job | None) -> None:
+    until = time.monotonic() + wait
+    while True:
+        if job is not None:
+            job.check()
+        left = max(0.0, until - time.monotonic())
+        try:
+            held.enter_context(domain.lease(left if job is None else min(left, _STOP_HEARD)))
+        except LeaseBusy as error:
+            if time.monotonic() >= until:
+                raise DomainBusy(domain=domain.id, holder=error.holder, waited=wait) from None
+        else:
+            return
 
 
 def writable(domain: Domain) -> None:

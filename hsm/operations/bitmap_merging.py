@@ -4,7 +4,7 @@
 Part of a change in place (``hsm.operations.merging``), under its intent: each step can be done again.  A bitmap that is
 sound in the uppermost volume and in all that have it below, without a gap, is sound in the base afterwards.  Any other
 must not become so: it is left in the base as one that does not record, and so is not usable before it is cleared.
-A program that is killed leaves the bitmaps of the file that it changes in use; what is done again finds them so.
+Which are sound is decided once, and lies in the intent: later the base may have some that were only begun.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord
 from hsm.formats.bitmaps import Bitmap
 from hsm.formats.qcow2 import Header
 from hsm.operations.base import Context
+from hsm.operations.bitmap_guard import MOST, digest
 from hsm.operations.making import qemu_img
 
 
 @dataclass(frozen=True)
-class _Bitmaps:
-    """Of a run of neighbours, the uppermost first, the base last."""
+class _Names:
+    """The bitmaps of a run of neighbours, the uppermost first, the base last."""
 
-    context: Context
-    domain: Domain
-    held: Held
     run: list[VolumeRecord]
 
     def names(self) -> list[str]:
@@ -33,21 +31,43 @@ class _Bitmaps:
     def depths(self, name: str) -> dict[int, Bitmap]:
         return {depth: found for depth, volume in enumerate(self.run) if (found := _named(volume, name))}
 
+
+@dataclass(frozen=True)
+class _Bitmaps(_Names):
+    """The same, to be merged."""
+
+    context: Context
+    domain: Domain
+    held: Held
+    sound: tuple[str, ...]
+    """digests of the names of those that said all when it began"""
+
     def known(self, name: str) -> bool:
         """All that was written is known by it."""
-        found = self.depths(name)
-        upper = [self.run[depth].header for depth in found if depth < len(self.run) - 1]
-        # The tool merges bitmaps of one size; the base's has the uppermost's by then.
-        same_size = all(header and header.capacity == self.run[0].metadata.capacity for header in upper)
-        return same_size and sorted(found) == list(range(len(found))) and all(b.sound for b in found.values())
+        return digest(name) in self.sound and all(bitmap.sound for bitmap in self.depths(name).values())
 
     def change(self, volume: VolumeRecord, name: str, *actions: str) -> None:
         granularity = next(iter(self.depths(name).values())).granularity if "add" in actions else None
         path = self.domain.data_path(volume.folder, volume.id)
-        qemu_img(self.context).bitmap(
-            path, name, *actions, descriptors=self.held.descriptors, granularity=granularity
-        )
+        qemu_img(self.context).bitmap(path, name, *actions, descriptors=self.held.descriptors, granularity=granularity)
         self.domain.sync_data(volume.folder, volume.id)
+
+
+def known(run: list[VolumeRecord]) -> tuple[str, ...]:
+    """Digests of the names of the bitmaps of a run by which all that was written is known, before it is merged.
+
+    Of those that others added beyond all measure the rest counts as not known.
+    """
+    found = _Names(run)
+    # The tool merges bitmaps of one size; the base's has the uppermost's by then.
+    sizes = [volume.header is not None and volume.header.capacity == run[0].metadata.capacity for volume in run[:-1]]
+
+    def is_known(name: str) -> bool:
+        depths = found.depths(name)
+        same_size = all(sizes[depth] for depth in depths if depth < len(sizes))
+        return same_size and sorted(depths) == list(range(len(depths))) and all(b.sound for b in depths.values())
+
+    return tuple(digest(name) for name in found.names() if is_known(name))[:MOST]
 
 
 def _of(volume: VolumeRecord) -> tuple[Bitmap, ...]:
@@ -58,25 +78,28 @@ def _named(volume: VolumeRecord, name: str) -> Bitmap | None:
     return next((bitmap for bitmap in _of(volume) if bitmap.name == name), None)
 
 
-def _run(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> _Bitmaps:
-    return _Bitmaps(context, domain, held, [record.volumes[volume.id] for volume in run])
+def _as_now(record: ImageRecord, run: list[VolumeRecord]) -> list[VolumeRecord]:
+    return [record.volumes[volume.id] for volume in run]
 
 
 def _can_have(header: Header | None) -> bool:
     return header is not None and header.version >= 3 and header.bitmaps_damage is None
 
 
-def prepare(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> None:
+def prepare(
+    context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], sound: tuple[str, ...], held: Held
+) -> None:
     """Before the data is moved: what is not known is said so, and nothing keeps the base from growing.
 
     QEMU does not resize a file with a bitmap that is in use.
     """
-    found = _run(context, domain, record, run, held)
+    found = _Bitmaps(_as_now(record, run), context, domain, held, sound)
     top, base = found.run[0], found.run[-1]
     if not _can_have(base.header):
         return
     for name in found.names():
         if found.known(name):
+            # Where the base has it not yet, it gets it when the data is there.
             continue
         below = _named(base, name)
         if below is None:
@@ -90,9 +113,11 @@ def prepare(context: Context, domain: Domain, record: ImageRecord, run: list[Vol
             found.change(base, name, "disable")
 
 
-def merge(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> None:
+def merge(
+    context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], sound: tuple[str, ...], held: Held
+) -> None:
     """After the data was moved: the base has marked what any of them has."""
-    found = _run(context, domain, record, run, held)
+    found = _Bitmaps(_as_now(record, run), context, domain, held, sound)
     base = found.run[-1]
     if not _can_have(base.header):
         return

@@ -2,8 +2,8 @@
 """Adding, removing and clearing bitmaps.
 
 ``qemu-img`` changes a volume in place.  The commit point is its own: the header that names the new directory of
-bitmaps.  Each change can be done again, and a restart does; so an interrupted one is finished.  Where the program is
-killed, bitmaps of the same volume are left in use, which is seen and told: they are not relied upon from then on.
+bitmaps.  Each change can be done again, and a restart does; so an interrupted one is finished.  Before the program
+begins, an intent says which bitmaps are to outlast it (``hsm.operations.bitmap_guard``).
 
 Whoever changes holds the leases of the volumes that have the bitmap, exclusively, and the newest volume's always: so
 nothing is written to the image meanwhile.
@@ -14,9 +14,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+import msgspec
+
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import bitmaps as bitmaps_format
-from hsm.operations import chains
+from hsm.formats.attributes import ChangeBitmaps
+from hsm.operations import bitmap_guard, chains
 from hsm.operations.base import BaseOperation, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.bitmap_layers import Layers, found_in, own_chain
 from hsm.operations.bitmap_reading import bitmap_info, extents
@@ -81,18 +84,45 @@ class _BitmapChange(BaseOperation):
         job.progress("changing the bitmap")
         domain = self.domain()
         with storage_errors(self.context, domain.id, self.params.image), ExitStack() as leases:
+            self._mend(domain)
             leased = self._checked(domain)[0]
             held = domain.acquire([Wanted(volume, self.params.image) for volume in leased])
             leases.callback(held.release)
             # Nothing of the domain's own is changed; whoever may not change it changes no data of it either.
-            with domain_lease(self.context, domain):
+            with domain_lease(self.context, domain, job):
                 again, chain, layers = self._checked(domain)
                 if late := [volume for volume in again if volume not in leased]:
                     raise ImageInUse(image=self.params.image, volume=late[0], holder="whoever just changed it")
                 job.commit()
-            self.work(domain, chain, layers, held)
+                self._guard(domain, [volume for volume in chain if volume.id in leased])
+            try:
+                self.work(domain, chain, layers, held)
+            finally:
+                bitmap_guard.settle(self.context, domain, self.params.image)
             self.context.events.emit(VolumeChanged(domain=domain.id, image=self.params.image, volume=chain[0].id))
             return self.told(domain)
+
+    def _mend(self, domain: Domain) -> None:
+        """What an interrupted change of bitmaps left, this one or another, is what this one begins with."""
+        intent = chains.image_of(domain, self.params.image).attributes.intent
+        if isinstance(intent, ChangeBitmaps):
+            with ExitStack() as leases:
+                held = domain.acquire([Wanted(VolumeId(id_), self.params.image) for id_ in intent.guarded.volumes])
+                leases.callback(held.release)
+                bitmap_guard.settle(self.context, domain, self.params.image)
+
+    def _guard(self, domain: Domain, volumes: list[VolumeRecord]) -> None:
+        if (guarded := bitmap_guard.guard(volumes)).volumes:
+            attributes = chains.image_of(domain, self.params.image).attributes
+            intent = ChangeBitmaps(guarded=guarded)
+            domain.set_attributes(self.params.image, msgspec.structs.replace(attributes, intent=intent))
+
+    def present(self) -> tuple[list[VolumeRecord], Layers | None] | None:
+        """The image's volumes and the bitmap, as they are; None while something is unfinished."""
+        domain = self.domain()
+        with storage_errors(self.context, domain.id, self.params.image):
+            record, chain, layers = self.find(domain)
+            return None if record.attributes.intent is not None else (chain, layers)
 
     def _checked(self, domain: Domain) -> tuple[list[VolumeId], list[VolumeRecord], Layers | None]:
         """The volumes whose leases are needed, with what the decision rests on."""
@@ -119,9 +149,7 @@ class AddBitmap(_BitmapChange):
     """Bitmap.add"""
 
     def outcome(self) -> BitmapInfo | None:
-        domain = self.domain()
-        with storage_errors(self.context, domain.id, self.params.image):
-            layers = self.find(domain)[2]
+        layers = present[1] if (present := self.present()) else None
         return bitmap_info(layers) if layers and self._difference(layers) is None else None
 
     def _difference(self, layers: Layers) -> str | None:
@@ -163,9 +191,8 @@ class RemoveBitmap(_BitmapChange):
     """Bitmap.remove: from the newest volume first, so what is left of it meanwhile is not usable."""
 
     def outcome(self) -> Nothing | None:
-        domain = self.domain()
-        with storage_errors(self.context, domain.id, self.params.image):
-            return None if self.find(domain)[2] else Nothing()
+        present = self.present()
+        return Nothing() if present is not None and present[1] is None else None
 
     def told(self, domain: Domain) -> Nothing:
         return Nothing()
@@ -184,11 +211,11 @@ class ClearBitmap(_BitmapChange):
     """
 
     def outcome(self) -> BitmapInfo | None:
-        domain = self.domain()
+        domain, present = self.domain(), self.present()
+        layers = present[1] if present else None
+        if layers is None or layers.problem or len(layers.layers) > 1:
+            return None
         with storage_errors(self.context, domain.id, self.params.image):
-            layers = self.find(domain)[2]
-            if layers is None or layers.problem or len(layers.layers) > 1:
-                return None
             volume = layers.layers[0].volume
             # Read once: an accident after the last step is told from one before by what is marked.
             empty = next(extents(domain, layers, volume.metadata.capacity), None) is None

@@ -55,7 +55,7 @@ def make_chain(
     """
     with ExitStack() as undo:
         held: list[Held] = []
-        with domain_lease(context, domain):
+        with domain_lease(context, domain, job):
             chain = decide()
             for plan in chain.plans:
                 undo.callback(abandon, context, domain, plan.new)
@@ -65,7 +65,7 @@ def make_chain(
                 held.append(domain.begin_volume(plan.new))  # noqa: PERF401  what one failure leaves is let go of
         fill(chain, held)
         ready()
-        with domain_lease(context, domain):
+        with domain_lease(context, domain, job):
             chain = decide()
             _publish(job, domain, chain)
             undo.pop_all()

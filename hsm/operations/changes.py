@@ -115,7 +115,7 @@ def commit_metadata(
     job: Job, context: Context, domain: Domain, decide: Callable[[], tuple[VolumeRecord, VolumeMetadata]]
 ) -> VolumeRecord:
     """Replace a volume's metadata with what ``decide`` says under the domain's lease."""
-    with domain_lease(context, domain):
+    with domain_lease(context, domain, job):
         volume, metadata = decide()
         job.commit()
         domain.rewrite(volume.folder, volume.id, metadata)

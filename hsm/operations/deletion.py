@@ -98,7 +98,7 @@ class DeleteImage(BaseOperation):
                 damaged = [bad.volume for bad in record.damaged if bad.volume is not None]
                 wanted = [Wanted(volume, image) for volume in [*(own.id for own in record.own), *damaged]]
                 leases.callback(domain.acquire(wanted).release)
-                with domain_lease(self.context, domain):
+                with domain_lease(self.context, domain, job):
                     left = self._unpublish(job, domain, {volume.id for volume in record.own})
             self.context.events.emit(ImageDeleted(domain=domain.id, image=image))
             job.progress("giving space back")
@@ -150,7 +150,7 @@ class DeleteVolume(BaseOperation):
             with ExitStack() as leases:
                 record, _ = self._decide(domain)
                 leases.callback(domain.acquire([Wanted(volume, image)]).release)
-                with domain_lease(self.context, domain):
+                with domain_lease(self.context, domain, job):
                     record, found = self._decide(domain)
                     whole = len(record.own) == 1
                     job.commit()

@@ -253,7 +253,7 @@ class SetDomainDescription(_DomainOperation):
     def run(self, job: Job) -> DomainInfo:
         job.progress("changing the domain")
         domain = self.context.registry.get(self.params.domain)
-        with storage_errors(self.context, domain.id), domain_lease(self.context, domain):
+        with storage_errors(self.context, domain.id), domain_lease(self.context, domain, job):
             job.commit()
             domain.set_metadata(domain.metadata().with_description(self.params.description))
         self.context.events.emit(DomainChanged(domain=domain.id))
@@ -300,6 +300,6 @@ class FormatDomain(_DomainOperation):
         )
         if images and not self.params.force:
             raise DomainNotEmpty(domain=domain.id, images=images)
-        with domain_lease(self.context, domain):
+        with domain_lease(self.context, domain, job):
             job.commit()
             domain.destroy()

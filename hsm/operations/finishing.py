@@ -118,7 +118,7 @@ class FinishTransfer(BaseOperation):
         self._sound(domain, capacity)
         if self.params.checksum is not None:
             self._compare(job, domain)
-        with domain_lease(self.context, domain):
+        with domain_lease(self.context, domain, job):
             image, volume = self._sound(domain, capacity)
             metadata = msgspec.structs.replace(
                 volume.metadata,

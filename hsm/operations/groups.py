@@ -43,7 +43,7 @@ _BATCH = 0.5
 
 
 @contextmanager
-def _in_batches(context: Context, domain: Domain) -> Iterator[Callable[[], None]]:
+def _in_batches(context: Context, domain: Domain, job: Job | None = None) -> Iterator[Callable[[], None]]:
     """The domain's lease, let go of now and then: what is given is to be called before each change."""
     with ExitStack() as lease:
         until = 0.0
@@ -52,7 +52,7 @@ def _in_batches(context: Context, domain: Domain) -> Iterator[Callable[[], None]
             nonlocal until
             if time.monotonic() > until:
                 lease.close()
-                lease.enter_context(domain_lease(context, domain))
+                lease.enter_context(domain_lease(context, domain, job))
                 until = time.monotonic() + _BATCH
 
         yield turn
@@ -124,7 +124,7 @@ class _Group(BaseOperation):
         """Marks, then the commit point; without it the marks are taken away again."""
         leader, *others = intent.images
         mark = Member(leader=leader, group=intent.group)
-        with ExitStack() as undo, _in_batches(self.context, domain) as turn:
+        with ExitStack() as undo, _in_batches(self.context, domain, job) as turn:
             for image in others:
                 turn()
                 undo.callback(self._unmark, domain, ImageId(image))
@@ -191,7 +191,7 @@ class SnapshotImages(_Group):
     def _made(self, job: Job, domain: Domain) -> Iterator[ExitStack]:
         """All the layers, beside the old; they are given back unless that is taken out of the stack."""
         with ExitStack() as helds, ExitStack() as undo:
-            with _in_batches(self.context, domain) as turn:
+            with _in_batches(self.context, domain, job) as turn:
                 for done, (image, volume) in enumerate(self.layers.items()):
                     job.check()
                     job.progress("making the layers", done, len(self.images))

@@ -114,7 +114,7 @@ class InPlace(BaseOperation):
             job.check()
             readable(self.context, domain, record.volumes[volume], job)
         room(self.context, domain, self.moving(record, intent))
-        with domain_lease(self.context, domain), ExitStack() as undo:
+        with domain_lease(self.context, domain, job), ExitStack() as undo:
             record = leased(domain, record)
             intent = self._decide(domain, record)
             made = self.prepare(undo, domain, intent)

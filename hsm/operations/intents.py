@@ -17,6 +17,7 @@ from types import MappingProxyType
 from hsm.domains.base import Domain, Held, LeaseBusy, Wanted
 from hsm.formats.attributes import (
     AnyIntent,
+    ChangeBitmaps,
     DeleteMany,
     Flatten,
     Member,
@@ -28,7 +29,7 @@ from hsm.formats.attributes import (
     Shrink,
     SnapshotMany,
 )
-from hsm.operations import groups, merging, moving, pulling, reverting, shrinking
+from hsm.operations import bitmap_guard, groups, merging, moving, pulling, reverting, shrinking
 from hsm.operations.base import Context, lock_image, storage_errors
 from hsm.tasks.manager import Job
 from libvdsm.api.types import ImageId
@@ -55,6 +56,7 @@ FINISH: MappingProxyType[type[AnyIntent], Finish] = MappingProxyType(
         Flatten: pulling.finish,
         Rebase: pulling.finish,
         Revert: reverting.finish,
+        ChangeBitmaps: bitmap_guard.finish,
     }
 )
 

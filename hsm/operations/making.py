@@ -120,7 +120,7 @@ def make_volume(
     """
     with ExitStack() as undo:
         with ExitStack() as lease:
-            lease.enter_context(domain_lease(context, domain))
+            lease.enter_context(domain_lease(context, domain, job))
             plan = decide()
             new = plan.new
             undo.callback(abandon, context, domain, new)
@@ -129,7 +129,7 @@ def make_volume(
             if slow:
                 lease.close()
                 fill(plan, held)
-                lease.enter_context(domain_lease(context, domain))
+                lease.enter_context(domain_lease(context, domain, job))
                 plan = decide()
             else:
                 fill(plan, held)

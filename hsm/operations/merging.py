@@ -15,7 +15,7 @@ import msgspec
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord
 from hsm.formats.attributes import AnyIntent, MergeDown, MergeUp
 from hsm.formats.volume import next_generation
-from hsm.operations import bitmap_merging, chains, pulling
+from hsm.operations import bitmap_guard, bitmap_merging, chains, pulling
 from hsm.operations.base import Context, domain_lease, storage_errors
 from hsm.operations.inplace import InPlace, Moving, as_parent, end, is_qcow2, let_go, own_volume, percent_of, tell
 from hsm.operations.making import qemu_layers
@@ -34,7 +34,8 @@ Run = list[VolumeRecord]
 
 def finish_down(context: Context, job: Job, domain: Domain, image: ImageId, held: Held, *, fresh: bool = False) -> bool:
     """Do what is left to be done."""
-    _, intent = _intent(domain, image)
+    record, intent = _intent(domain, image)
+    bitmap_guard.mend(domain, record, intent.guarded)
     if not intent.moved:
         _commit(context, job, domain, image, held, fresh=fresh)
         with domain_lease(context, domain):
@@ -65,7 +66,7 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
     path = domain.data_path(image, base.id)
     total = sum(record.volumes[VolumeId(volume)].actual_size for volume in intent.gone)
     run = [record.volumes[VolumeId(volume)] for volume in (*intent.gone, intent.base)]
-    bitmap_merging.prepare(context, domain, record, run, held)
+    bitmap_merging.prepare(context, domain, record, run, intent.known, held)
     job.progress("moving data down", 0, total)
     layers.commit(
         domain.data_path(image, top.id),
@@ -82,7 +83,7 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
     if is_qcow2(base) and not fresh:
         layers.mend(path, descriptors=held.descriptors)
         domain.sync_data(image, base.id)
-    bitmap_merging.merge(context, domain, chains.image_of(domain, image), run, held)
+    bitmap_merging.merge(context, domain, chains.image_of(domain, image), run, intent.known, held)
     if base.metadata.allocation is Allocation.PREALLOCATED:
         # Zeros are committed as holes, whose space was to be kept.
         length = chains.image_of(domain, image).volumes[base.id].length
@@ -157,11 +158,14 @@ def intent_of(record: ImageRecord, run: Run, direction: MergeDirection, *, wipe:
             generation=next_generation(top.metadata.generation),
             wipe=wipe,
         )
-    children = record.children().get(top.id)
+    child = next(iter(record.children().get(top.id, [])), None)
+    written = [base, top, *([record.volumes[child]] if child else [])]
     return MergeDown(
         base=base.id,
         gone=tuple(volume.id for volume in run[:-1]),
-        child=children[0] if children else None,
+        child=child,
+        guarded=bitmap_guard.guard(written),
+        known=bitmap_merging.known(run),
         generation=next_generation(base.metadata.generation),
         wipe=wipe,
     )

@@ -174,7 +174,7 @@ class MoveImage(BaseOperation):
 
         copying = Copying(self.context, source, target, lambda: self._select(source), layers, ids)
         try:
-            checksum = copying.run(job, held, wish, ready=lambda: self._intend(source))
+            checksum = copying.run(job, held, wish, ready=lambda: self._intend(job, source))
         except BaseException:
             self._after_failure(job, source, held)
             raise
@@ -196,9 +196,9 @@ class MoveImage(BaseOperation):
                 if (home := target.find_volume(id_)) not in (None, record.id):
                     raise VolumeExists(volume=id_, reason=f"on domain {target.id} it is image {home}'s")
 
-    def _intend(self, source: Domain) -> None:
+    def _intend(self, job: Job, source: Domain) -> None:
         """Say on storage what is about to happen, for whoever has to finish it."""
-        with domain_lease(self.context, source):
+        with domain_lease(self.context, source, job):
             record = self._select(source).record
             if clones := source.clones(record.id):
                 raise TemplateInUse(image=record.id, clones=clones)

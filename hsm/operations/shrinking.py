@@ -84,7 +84,7 @@ class ShrinkingResize(Resize):
                 return super().run(job)
             held = domain.acquire([Wanted(volume.id, record.id)])
             leases.callback(held.release)
-            with domain_lease(self.context, domain):
+            with domain_lease(self.context, domain, job):
                 record, volume = self.find(domain)
                 if record.attributes.intent is None:
                     chains.expect_generation(volume, self.params.generation)

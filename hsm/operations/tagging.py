@@ -68,7 +68,7 @@ class _Tagging(BaseOperation):
     def run(self, job: Job) -> Any:
         job.progress("changing tags")
         with self._domain() as domain:
-            with domain_lease(self.context, domain):
+            with domain_lease(self.context, domain, job):
                 record = self.find(domain)
                 wanted = self.wanted(record)
                 job.commit()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import builtins
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from hsm.operations.base import lock_domain, lock_image, storage_errors
 from hsm.operations.describe import transfer_info
 from hsm.operations.making import round_up
 from hsm.operations.reading import readable_chain
-from hsm.paging import page
+from hsm.paging import Listing
 from hsm.services.base import Service, fitting
 from hsm.tasks.store import StoreError
 from hsm.transfers.states import Event
@@ -43,12 +42,6 @@ from libvdsm.declare import Right
 from libvdsm.run import CommandError
 
 _VERB = "Transfer.start"
-_FAR = 10**10
-
-
-def _key(live: Live) -> str:
-    """Sorts the newest first."""
-    return f"{_FAR - live.record.created:020.6f} {live.record.id}"
 
 
 class TransferService(Service, Transfer):
@@ -160,16 +153,28 @@ class TransferService(Service, Transfer):
         *,
         domain: DomainId | None = None,
         state: TransferState | None = None,
+        filter: str | None = None,
+        sort: str | None = None,
         limit: int = 1000,
         start: str | None = None,
     ) -> TransferPage:
-        found: builtins.list[Live] = [
-            live
+        listing = Listing(
+            "Transfer.list",
+            TransferInfo,
+            default="-created",
+            filter=filter,
+            sort=sort,
+            start=start,
+            scope=(domain, state),
+        )
+        # What this caller is told: a filter finds no key that is not shown.
+        found = [
+            self._told(live)
             for live in self.context.transfers.all()
             if domain in (None, live.record.domain) and state in (None, live.record.state)
         ]
-        items, following = page(sorted(found, key=_key), _key, limit, start)
-        return TransferPage(items=[self._told(live) for live in items], next=following)
+        items, following = listing.page(found, limit)
+        return TransferPage(items=items, next=following)
 
     def checkpoint(self, *, transfer: TransferId, arrived: int) -> TransferInfo:
         live = transferring.find(self.context, transfer)
@@ -232,4 +237,3 @@ class TransferService(Service, Transfer):
     def _told(self, live: Live) -> TransferInfo:
         may = self.caller.connection.right >= Right.OPERATE
         return transfer_info(self.context.transfers, live, key=may)
-

@@ -155,7 +155,8 @@ class QemuImg:
     ) -> None:
         """Change one bitmap of a qcow2 file: ``add``, ``remove``, ``clear``, ``enable``, ``disable``, in this order.
 
-        The file's other bitmaps are stored anew as well: where this is killed, they are left in use (seen).
+        The file's other bitmaps are stored anew as well: where this is killed, they are left in use (seen), as by any
+        program that writes the file; ``hsm.operations.bitmap_guard`` mends that.
         """
         argv = [_PROGRAM, "bitmap", *(f"--{action}" for action in actions)]
         if granularity is not None:

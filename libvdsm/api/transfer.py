@@ -20,6 +20,9 @@ from libvdsm.api.errors import (
     ImageInUse,
     ImageUnfinished,
     Interrupted,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSort,
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
@@ -43,11 +46,13 @@ from libvdsm.api.types import (
     Bytes,
     Cursor,
     DomainId,
+    Filter,
     ImageId,
     Limit,
     Line,
     Name,
     OpenEnum,
+    Sort,
     TaskInfo,
     Text,
     Time,
@@ -143,7 +148,7 @@ class TransferInfo(Info, frozen=True, kw_only=True):
 
 
 class TransferPage(Info, frozen=True, kw_only=True):
-    """Transfers, the newest first."""
+    """A page of transfers."""
 
     items: Annotated[list[TransferInfo], Meta(description="the transfers")]
     next: (
@@ -227,17 +232,22 @@ class Transfer(ABC):
     def get_info(self, *, transfer: _Transfer) -> TransferInfo:
         """Tell the state of one transfer."""
 
-    @verb(since="1.1", right=Right.READ)
+    @verb(since="1.1", right=Right.READ, errors=(InvalidFilter, InvalidSort, InvalidCursor))
     @abstractmethod
     def list(
         self,
         *,
         domain: Annotated[DomainId, Meta(description="only this domain's; absent: all")] | None = None,
         state: Annotated[TransferState, Meta(description="only transfers in this state")] | None = None,
+        filter: Filter | None = None,
+        sort: Sort | None = None,
         limit: Limit = 1000,
         start: Cursor | None = None,
     ) -> TransferPage:
-        """List the transfers that the service knows, those that ended included, until they are too old."""
+        """List the transfers that the service knows, those that ended included, until they are too old.
+
+        If nothing else is said, the newest are first.
+        """
 
     @verb(
         since="1.1",

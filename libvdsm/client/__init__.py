@@ -8,6 +8,7 @@
 
 from libvdsm.client.client import Client, RemoteError
 from libvdsm.client.connect import connect
+from libvdsm.client.listening import Events
 from libvdsm.client.owner import OwnedTask, TaskOwner
 
-__all__ = ["Client", "OwnedTask", "RemoteError", "TaskOwner", "connect"]
+__all__ = ["Client", "Events", "OwnedTask", "RemoteError", "TaskOwner", "connect"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -17,8 +17,8 @@ import msgspec
 
 from libvdsm.api import CLASSES, ERRORS, VERBS, Api
 from libvdsm.api.errors import ConnectionFailed
-from libvdsm.api.event import EventInfo
 from libvdsm.api.types import ErrorInfo, TaskId, TaskInfo, TaskState
+from libvdsm.client.listening import Events
 from libvdsm.client.prepared import read
 from libvdsm.declare import ApiError, Verb, error_fields
 from libvdsm.log import request_id
@@ -49,7 +49,7 @@ class Transport(Protocol):
     ) -> Any:
         """Send a call; give the decoded result, or raise the error.  ``task``: the id of the task that it makes."""
 
-    def events(self, after: int | None) -> Iterator[EventInfo]:
+    def events(self, after: int | None) -> Events:
         """Events as they happen, on a connection of their own."""
 
     def close(self) -> None:
@@ -131,10 +131,11 @@ class Client(Api):
         """
         return Client(_Naming(self._transport, str(task)))
 
-    def listen(self, after: int | None = None) -> Iterator[EventInfo]:
+    def listen(self, after: int | None = None) -> Events:
         """Events as they happen, from now on or after a sequence; ends when the connection does.
 
-        Uses a connection of its own, so calls go on meanwhile.  Listening has begun when this returns.
+        Uses a connection of its own, so calls go on meanwhile.  Listening has begun when this returns, and ``missed``
+        of what it returns says whether events after that sequence are lost: then look at everything anew.
         """
         return self._transport.events(after)
 

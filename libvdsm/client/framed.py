@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from libvdsm.api import VERBS
 from libvdsm.api.errors import ConnectionFailed, NotSupported
 from libvdsm.api.event import EventInfo, EventPage, Subscription
 from libvdsm.client.client import to_exception, unreachable
+from libvdsm.client.listening import Events
 from libvdsm.client.prepared import decoder
 from libvdsm.declare import Verb
 from libvdsm.wire import jsonrpc
@@ -149,15 +151,15 @@ class FramedTransport:
                 raise EOFError(msg)
             self._messages = self._framer.feed(data)
 
-    def events(self, after: int | None) -> Iterator[EventInfo]:
+    def events(self, after: int | None) -> Events:
         other = FramedTransport(self._address, self._opener)
         if self._session is not None:
             # A connection of its own is a session of its own, and only this session's owner is told of its tasks.
             other.call(VERBS["Session.open"], self._session, [], None)
         begun: Subscription = other.call(VERBS["Event.subscribe"], {} if after is None else {"after": after}, [], None)
-        return other._events(begun)
+        return Events(begun.after, missed=begun.missed, close=other.close).from_(other._pushed())
 
-    def _events(self, _begun: Subscription) -> Iterator[EventInfo]:
+    def _pushed(self) -> Iterator[EventInfo]:
         try:
             while True:
                 while self._early:
@@ -197,7 +199,7 @@ class LocalTransport:
             raise to_exception(reply.error)
         return decoder("result", verb.full).decode(reply.result)
 
-    def events(self, after: int | None) -> Iterator[EventInfo]:
+    def events(self, after: int | None) -> Events:
         # In the same session, which does not end with the events.
         return poll_events(LocalTransport(self._answer), after)
 
@@ -215,19 +217,30 @@ class Calls(Protocol):
     def close(self) -> None: ...
 
 
-def poll_events(transport: Calls, after: int | None) -> Iterator[EventInfo]:
+def poll_events(transport: Calls, after: int | None) -> Events:
     """Events on a wire that cannot push, over a transport of their own."""
     verb = VERBS["Event.poll"]
     start: EventPage = transport.call(verb, {} if after is None else {"after": after}, [], None)
+    first = after if after is not None else start.next
+    events = Events(first, missed=start.missed, close=transport.close)
 
-    def polled(page: EventPage) -> Iterator[EventInfo]:
+    def polled(page: EventPage, told: Callable[[], None]) -> Iterator[EventInfo]:
         try:
             while True:
                 yield from page.items
                 page = transport.call(verb, {"after": page.next, "timeout": 30}, [], None)
+                if page.missed:
+                    told()
         except ConnectionFailed:
             return
         finally:
             transport.close()
 
-    return polled(start)
+    # Weakly: whoever lets go of the events ends the connection with them.
+    known = weakref.ref(events)
+
+    def tell() -> None:
+        if (listening := known()) is not None:
+            listening.missed = True
+
+    return events.from_(polled(start, tell))

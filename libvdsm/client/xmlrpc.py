@@ -7,14 +7,13 @@ import contextlib
 import http.client
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from libvdsm.api.errors import NotSupported
-from libvdsm.api.event import EventInfo
 from libvdsm.api.session import SessionInfo
 from libvdsm.client.client import to_exception, unreachable
 from libvdsm.client.framed import poll_events
+from libvdsm.client.listening import Events
 from libvdsm.client.prepared import read
 from libvdsm.declare import Verb
 from libvdsm.wire import xmlrpc
@@ -90,7 +89,7 @@ class XmlRpcTransport:
             raise unreachable(self._address, OSError(0, f"HTTP status {response.status} {response.reason}"))
         return body
 
-    def events(self, after: int | None) -> Iterator[EventInfo]:
+    def events(self, after: int | None) -> Events:
         path, host, port = self._where
         other = XmlRpcTransport(self._address, path=path, host=host, port=port)
         other._session = self._session

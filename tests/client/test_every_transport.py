@@ -135,6 +135,13 @@ def test_events_begin_after_a_sequence_that_was_seen(client: Client, domain: Dom
     assert [next(events).sequence for _ in known] == [event.sequence for event in known]
 
 
+def test_who_listens_is_told_of_events_that_are_lost(client: Client) -> None:
+    now = client.event.poll().next
+    assert [client.listen().missed, client.listen(after=now).missed] == [False, False]
+    # From before this service began, and from one that never was.
+    assert [client.listen(after=0).missed, client.listen(after=2**60).missed] == [True, True]
+
+
 def test_one_client_serves_many_threads(client: Client) -> None:
     """Each gets the answer to its own question."""
 

@@ -64,7 +64,6 @@ OPERATIONS = [
         arrange=_has_one_in_two_layers,
         halfway=(DISK,),
         leaks=True,
-        one_of_two=False,
     ),
     Operation(
         "bitmap cleared",
@@ -74,7 +73,6 @@ OPERATIONS = [
         arrange=_has_one_in_two_layers,
         halfway=(DISK,),
         leaks=True,
-        one_of_two=False,
     ),
     Operation(
         "snapshot made of what has a bitmap",
@@ -93,6 +91,5 @@ OPERATIONS = [
         arrange=_has_one_in_two_layers,
         halfway=(DISK,),
         leaks=True,
-        one_of_two=False,
     ),
 ]

@@ -67,7 +67,7 @@ class Contents:
             return key[1]
         if key not in self._seen:
             with tempfile.NamedTemporaryFile(suffix=".raw") as flat:
-                done = _run("qemu-img", "convert", "-f", format_, "-O", "raw", str(chain[0]), flat.name)
+                done = _run("qemu-img", "convert", "-U", "-f", format_, "-O", "raw", str(chain[0]), flat.name)
                 if done.returncode != 0 or done.stderr:
                     raise Unreadable(_said(done))
                 self._seen[key] = digest(Path(flat.name))

@@ -27,16 +27,17 @@ exec {program} "$@"
 
 
 class Gate:
-    """Stands before one program."""
+    """Stands before one program, or some."""
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, *programs: str) -> None:
         remove(folder)
         folder.mkdir(parents=True)
-        real = shutil.which(program)
-        assert real is not None, f"{program} is not installed"
-        script = folder / program
-        script.write_text(_SCRIPT.format(folder=folder, program=real))
-        script.chmod(0o755)
+        for program in programs:
+            real = shutil.which(program)
+            assert real is not None, f"{program} is not installed"
+            script = folder / program
+            script.write_text(_SCRIPT.format(folder=folder, program=real))
+            script.chmod(0o755)
         self.path = f"{folder}:{os.environ['PATH']}"
         for name in ("arrived", "opened"):
             os.mkfifo(folder / name)

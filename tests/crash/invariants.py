@@ -27,6 +27,8 @@ _STATE = {
     "domains.json",
     *(f"{name}.db{end}" for name in ("tasks", "audit", "transfers") for end in ("", "-wal", "-shm")),
 }
+ARRIVING = "arriving"
+"""What a guest sees of a file of which nothing has been uploaded yet."""
 _TOLD = ("LEGALITY", "CAP", "FORMAT", "TYPE", "PUUID", "GEN", "SEQ")
 
 
@@ -96,6 +98,8 @@ class Seen:
             self.problems.append(f"{missing[0]}: its data is not there")
             return "missing"
         format_ = "qcow2" if known[volume]["FORMAT"] == "COW" else "raw"
+        if format_ == "qcow2" and known[volume]["LEGALITY"] == "ILLEGAL" and not _begins(files[0]):
+            return ARRIVING
         try:
             if format_ == "qcow2" and (trouble := self._contents.trouble(files[0])):
                 self.problems.append(f"{files[0]}: {trouble}")
@@ -103,6 +107,12 @@ class Seen:
         except Unreadable as error:
             self.problems.append(f"{files[0]}: {error}")
             return "unreadable"
+
+
+def _begins(file: Path) -> bool:
+    """Whether a qcow2 file has its header."""
+    with file.open("rb") as opened:
+        return opened.read(4) == b"QFI\xfb"
 
 
 def look(home: Home, client: Client, contents: Contents) -> Seen:
@@ -132,7 +142,7 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
         twins = [twin for twin in images if twin.id == image.id and not twin.is_template and twin.pending is None]
         if len(twins) > 1:
             seen.problems.append(f"image {image.id} can be written on {len(twins)} domains")
-        if image.damage is None and (known := _bitmaps(client, image)):
+        if image.damage is None and image.pending != "upload" and (known := _bitmaps(client, image)):
             seen.facts[f"{image.id} bitmaps"] = known
         if image.prepared is not None:
             seen.facts[f"{image.id} prepared"] = "reading" if image.prepared.read_only else "writing"

@@ -73,9 +73,6 @@ class Operation:
     """the ids of what a failure after the commit point may leave between the two states, until it is done again"""
     leaks: bool = False
     """whether clusters may be left without use: where qemu-img changes a volume in place, and is interrupted"""
-    one_of_two: bool = True
-    """whether it is as before or as after when its tool itself is interrupted.  Not so of bitmaps: QEMU's tool may leave
-    them in use, or gone, and then they are told to be of no use (decision 19), which is right and neither of the two"""
     gated: bool = False
     """whether its tool waits at a gate"""
     done: Callable[[World, Facts, Contents], str | None] = fine

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from libvdsm.api.errors import NoSuchDomain, NoSuchTask, TransferStateWrong
+from libvdsm.api.errors import NoSuchDomain, NoSuchTask
 from libvdsm.api.image_layers import MergeDirection
-from libvdsm.api.transfer import Direction
 from libvdsm.api.types import (
     Allocation,
     FileFormat,
     Legality,
     TagChange,
     TaskState,
-    TransferId,
     VolumeFormat,
 )
 from tests.crash import bitmaps, proofs, sparsifying
@@ -44,7 +42,7 @@ from tests.crash.garbage import plant
 from tests.crash.hsmd import ENDED
 from tests.crash.invariants import Facts
 from tests.crash.operation import Operation, Task, World, fine
-from tests.transfers import http
+from tests.crash.transfers import TRANSFERS
 
 CONTENT = digest_of(SOURCE)
 EMPTY = digest_of_zeros(8 * MIB)
@@ -106,46 +104,6 @@ def _stopped_import(world: World) -> Task:
 
 def _an_ended_task(world: World) -> None:
     world.kept["task"] = world.service.wait(world.client.domain.check(domain=SPARE)).id
-
-
-UPLOAD = TransferId(NEW)
-
-
-def _upload(world: World) -> None:
-    world.client.transfer.start(
-        domain=MAIN,
-        direction=Direction.UPLOAD,
-        size=8 * MIB,
-        format=VolumeFormat.RAW,
-        name="new",
-        id=UPLOAD,
-        image=NEW,
-        volume=NEW_VOLUME,
-    )
-
-
-def _sent(world: World) -> None:
-    """All of it has been sent."""
-    _upload(world)
-    http.put(world.client.transfer.get_info(transfer=UPLOAD), 0, SOURCE)
-
-
-def _uploaded(world: World) -> None:
-    """All of it has been sent, and that is known."""
-    _sent(world)
-    world.client.transfer.checkpoint(transfer=UPLOAD, arrived=8 * MIB)
-
-
-def _paused(world: World) -> None:
-    _uploaded(world)
-    world.client.transfer.pause(transfer=UPLOAD)
-
-
-def _on_upload(verb: str, **params: int) -> Callable[[World], None]:
-    def call(world: World) -> None:
-        getattr(world.client.transfer, verb)(transfer=UPLOAD, **params)
-
-    return call
 
 
 def _prepare(world: World) -> None:
@@ -537,28 +495,7 @@ OPERATIONS = [
         halfway=(CLONE,),
         leaks=True,
     ),
-    Operation("upload started", "Transfer.start", _upload, proofs.data(NEW, NEW_VOLUME, EMPTY)),
-    Operation(
-        "upload finished",
-        "Transfer.finish",
-        lambda w: w.client.transfer.finish(transfer=UPLOAD),
-        proofs.changed(f"{NEW}/{NEW_VOLUME} metadata"),
-        arrange=_uploaded,
-    ),
-    Operation("upload cancelled", "Transfer.cancel", _on_upload("cancel"), proofs.lost(NEW), arrange=_uploaded),
-    # After a kill there is nothing to be paused, or to be kept: the upload is interrupted.
-    Operation(
-        "upload paused", "Transfer.pause", _on_upload("pause"), proofs.same, _uploaded, gone=(TransferStateWrong,)
-    ),
-    Operation("upload resumed", "Transfer.resume", _on_upload("resume"), proofs.same, _paused),
-    Operation(
-        "upload kept so far",
-        "Transfer.checkpoint",
-        _on_upload("checkpoint", arrived=8 * MIB),
-        proofs.same,
-        _sent,
-        gone=(TransferStateWrong,),
-    ),
+    *TRANSFERS,
     *bitmaps.OPERATIONS,
     *sparsifying.OPERATIONS,
 ]

@@ -41,6 +41,10 @@ OWNED = (
     "qcow2 volume resized",
     "domain created",
     "domain formatted",
+    "chain copied to another domain",
+    "chain moved",
+    "layers merged down",
+    "layers merged up",
 )
 """The operations of the table that a client owns here, by name."""
 

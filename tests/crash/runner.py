@@ -148,7 +148,7 @@ def _outcomes(
         outcome = trial.strike(point, accident)
         # A page more in the record of tasks moves the calls behind it: the recording counts, but not at any price.
         yield outcome if outcome.fired else trial.strike(point, accident), accident.name
-    if isinstance(trial, Trial) and trial.operation.one_of_two and not trial.operation.gated:
+    if isinstance(trial, Trial) and not trial.operation.gated:
         moments = list(tools.moments(trial, dice))
         result.points += len(moments)
         pairs = [(moment, kind) for moment in moments for kind in tools.KINDS if kind.applies(moment)]

@@ -15,9 +15,10 @@ import re
 import select
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.crash.fixture import readable
@@ -28,7 +29,7 @@ from tests.crash.points import HOME
 from tests.crash.tracing import SIZING, WRITING, Call, Strace, parse
 from tests.crash.trial import Outcome, Trial, watched
 
-_PROGRAM = "qemu-img"
+PROGRAMS = ("qemu-img", "qemu-io")
 _BULK = WRITING | SIZING
 _SILENCE = 0.5
 """Seconds."""
@@ -70,39 +71,47 @@ class Moment:
     """A write of a program that an operation runs."""
 
     run: int
-    """which of the operation's runs of the program, from 0"""
+    """which of the operation's runs of programs, from 0"""
     file: str
     """what it writes, below {home}"""
     write: int
     """from 1"""
     writes: int
+    program: str
 
     def __str__(self) -> str:
-        return readable(f"write {self.write} of {self.writes} to {self.file} by run {self.run + 1} of {_PROGRAM}")
+        return readable(f"write {self.write} of {self.writes} to {self.file} by run {self.run + 1}, {self.program}")
 
 
 def moments(trial: Trial, choice: random.Random) -> Iterator[Moment]:
-    """The first and the last write of each run of the program, and three between them."""
+    """The first and the last write to each file of each run of a program, and three between them."""
     home = str(trial.recording.home)
-    for number, writes in enumerate(_runs(trial.recording.calls, set(trial.recording.roles), home)):
-        files = {call.paths[0] for call in writes}
-        assert len(files) <= 1, f"the program writes more than one file: {files}"
-        total = len(writes)
-        between = choice.sample(range(2, total), min(3, max(0, total - 2)))
-        for write in sorted({1, total, *between} if total else ()):
-            yield Moment(number, files.copy().pop().replace(home, HOME, 1), write, total)
+    for number, run in enumerate(_runs(trial.recording.calls, set(trial.recording.roles), home)):
+        count = Counter(call.paths[0] for call in run.writes)
+        for file, total in sorted(count.items()):
+            between = choice.sample(range(2, total), min(3, max(0, total - 2)))
+            for write in sorted({1, total, *between}):
+                yield Moment(number, file.replace(home, HOME, 1), write, total, run.program)
 
 
-def _runs(calls: list[Call], ours: set[int], home: str) -> list[list[Call]]:
-    """The bulk writes of each run of the program, in the order of the runs."""
-    found: list[list[Call]] = []
+@dataclass(frozen=True)
+class _Run:
+    """One run of a program, and its bulk writes."""
+
+    program: str
+    writes: list[Call] = field(default_factory=list)
+
+
+def _runs(calls: list[Call], ours: set[int], home: str) -> list[_Run]:
+    """In their order."""
+    found: list[_Run] = []
     for call in sorted(calls, key=lambda call: call.began):
         if call.thread in ours:
             continue
-        if call.name == "execve" and call.result == 0 and os.path.basename(call.paths[0]) == _PROGRAM:
-            found.append([])
+        if call.name == "execve" and call.result == 0 and (name := os.path.basename(call.paths[0])) in PROGRAMS:
+            found.append(_Run(name))
         elif found and call.name in _BULK and call.paths[0].startswith(f"{home}/"):
-            found[-1].append(call)
+            found[-1].writes.append(call)
     return found
 
 
@@ -122,7 +131,7 @@ def strike(trial: Trial, moment: Moment, kind: Kind) -> Outcome:
 
 def _strike(trial: Trial, moment: Moment, kind: Kind) -> Outcome:
     outcome = Outcome(f"{trial.operation.name}: {kind.name} at {moment}")
-    with watched(outcome), trial.world("setpriv" if kind is UNTIED else _PROGRAM) as world:
+    with watched(outcome), trial.world(*(("setpriv",) if kind is UNTIED else PROGRAMS)) as world:
         task = trial.operation.call(world)
         assert task is not None
         assert world.gate is not None
@@ -249,7 +258,7 @@ def _untied(trial: Trial, world: World, gate: Gate, moment: Moment, violations: 
     run = -1
     while run < moment.run:
         pid, arguments = gate.arrival()
-        run += f" {_PROGRAM} " in arguments
+        run += any(f" {program} " in arguments for program in PROGRAMS)
         if run < moment.run:
             gate.let_go()
     program = os.pidfd_open(pid)

@@ -91,11 +91,11 @@ class Trial:
     # ---- a run
 
     @contextmanager
-    def world(self, gate: str | None = None) -> Iterator[World]:
-        """A fresh home, served, with what the operation needs arranged; ``gate``: the program to stand before."""
+    def world(self, *gate: str) -> Iterator[World]:
+        """A fresh home, served, with what the operation needs arranged; ``gate``: the programs to stand before."""
         home = self.bench.fixture.copy(self.bench.folder / "home")
-        program = "qemu-img" if self.operation.gated else gate
-        stands = Gate(self.bench.folder / "gate", program) if program else None
+        programs = ("qemu-img",) if self.operation.gated else gate
+        stands = Gate(self.bench.folder / "gate", *programs) if programs else None
         service = Hsmd(self.bench.nursery, home.path, *self.settings, path=stands.path if stands else None)
         world = World(home, service, stands)
         try:

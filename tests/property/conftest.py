@@ -5,4 +5,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("tests.property.judge", "tests.property.machine", "tests.property.layers")
+pytest.register_assert_rewrite(
+    *(f"tests.property.{name}" for name in ("judge", "machine", "layers", "copies", "bitmaps", "transfers"))
+)

@@ -163,6 +163,8 @@ def copied(
         was = found.leaf
         form = format_ or was.format
         layer = Layer(ids[0], was.capacity, form, was.allocation, merged(chain), was.text)
+        if len(chain) == 1 and form is was.format:
+            layer.bitmaps = copy.deepcopy(was.bitmaps)
         place[image] = Image(image, [layer], name or found.name, tags=list(found.tags))
         return
     layers = []

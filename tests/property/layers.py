@@ -13,12 +13,14 @@ from libvdsm.api.errors import (
     NoSuchVolume,
     NotBelow,
     NotSnapshot,
+    NotSupported,
     VolumeIllegal,
     WouldLoseSnapshots,
 )
 from libvdsm.api.image_layers import MergeDirection
 from libvdsm.api.types import ImageId, ImageInfo, VolumeId
 from libvdsm.declare import ApiError
+from tests.property.bitmaps import merged_bitmaps
 from tests.property.machine import Verbs, images, positions
 from tests.property.model import BLOCK, Blocks, Image, Layer, Model, Refused, refuse
 
@@ -68,6 +70,9 @@ def merge(model: Model, image: ImageId, base: VolumeId, top: VolumeId, direction
     found = _changeable(model, image)
     run = found.layers[low : high + 1]
     left, state = (run[0] if direction is MergeDirection.DOWN else run[-1]), run[-1]
+    if direction is MergeDirection.UP and left.bitmaps:
+        raise _wrong(NotSupported)
+    left.bitmaps = merged_bitmaps(run)
     left.blocks, left.capacity = _blocks(run), state.capacity
     left.snapshot, left.text = state.snapshot, state.text
     left.changed()
@@ -85,7 +90,7 @@ def revert(model: Model, image: ImageId, volume: VolumeId, leaf: VolumeId) -> No
         raise _wrong(NotSnapshot)
     found = _changeable(model, image)
     kept, text = found.layers[: places.index(volume) + 1], found.leaf.text
-    found.layers[:] = [*kept, Layer(leaf, kept[-1].capacity, text=text)]
+    found.layers[:] = [*kept, Layer(leaf, kept[-1].capacity, text=text, bitmaps=kept[-1].passed_on())]
 
 
 def flatten(model: Model, image: ImageId, *, discard: bool) -> None:
@@ -95,6 +100,8 @@ def flatten(model: Model, image: ImageId, *, discard: bool) -> None:
         return
     if len(found.layers) > 1 and not discard:
         raise _wrong(WouldLoseSnapshots)
+    if found.leaf.bitmaps:
+        raise _wrong(NotSupported)
     found = _changeable(model, image)
     found.leaf.blocks = {b: p for b, p in _blocks(model.chain(found)).items() if b * BLOCK < found.leaf.capacity}
     found.leaf.changed()
@@ -106,6 +113,8 @@ def rebase(model: Model, image: ImageId) -> None:
     found = model.existing(image)
     if found.template is None:
         return
+    if found.layers[0].bitmaps:
+        raise _wrong(NotSupported)
     found = _changeable(model, image)
     below = _blocks(model.images[found.template].layers if found.template else [])
     base = found.layers[0]

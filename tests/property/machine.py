@@ -182,6 +182,9 @@ class Verbs(Judge):
     def resize(self, which: int, position: int, growth: int, generation: str) -> None:
         layer = self.layer(self.pick(which), position)
         capacity, expect = max(1, layer.capacity + growth), self.expect(layer, generation)
+        if layer.bitmaps:
+            # Killed in the middle it may lose them (decision 19).
+            self.cut_after = None
         self.do(
             lambda client, domain: client.volume.resize(
                 domain=domain, volume=layer.id, capacity=capacity, generation=expect

@@ -7,6 +7,7 @@ them the service names first is its own choice.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,6 +55,14 @@ def rounded(capacity: int) -> int:
 
 
 @dataclass(eq=False)
+class Marks:
+    """A bitmap in one volume: the blocks that were written, if it says all."""
+
+    blocks: set[int] = field(default_factory=set)
+    sound: bool = True
+
+
+@dataclass(eq=False)
 class Layer:
     """A volume."""
 
@@ -67,6 +76,11 @@ class Layer:
     legality: Legality = Legality.LEGAL
     generation: int = 0
     tags: list[str] = field(default_factory=list)
+    bitmaps: dict[str, Marks] = field(default_factory=dict)
+
+    def passed_on(self) -> dict[str, Marks]:
+        """The bitmaps of what comes on top."""
+        return {name: Marks() for name, marks in self.bitmaps.items() if marks.sound}
 
     def changed(self) -> None:
         self.generation = (self.generation + 1) % 1000
@@ -230,6 +244,7 @@ class Model:
             }
         )
         image.leaf.snapshot = name
+        layer.bitmaps = image.leaf.passed_on()
         image.layers.append(layer)
 
     def add_layer(self, parent: VolumeId, volume: VolumeId, capacity: int | None) -> None:
@@ -300,6 +315,8 @@ class Model:
             blocks |= layer.blocks
         blocks = {block: pattern for block, pattern in blocks.items() if block * BLOCK < found.leaf.capacity}
         copied = Layer(volume, found.leaf.capacity, blocks=blocks, text=found.leaf.text)
+        if len(chain) == 1 and found.leaf.format is copied.format and found.leaf.allocation is copied.allocation:
+            copied.bitmaps = copy.deepcopy(found.leaf.bitmaps)
         self._add(Image(image, [copied], name, is_template=True))
 
     # ---- changing
@@ -376,7 +393,10 @@ class Model:
 
     def write(self, image: ImageId, blocks: Blocks) -> None:
         """What a guest does."""
-        self.images[image].leaf.blocks |= blocks
+        leaf = self.images[image].leaf
+        leaf.blocks |= blocks
+        for marks in leaf.bitmaps.values():
+            marks.blocks |= blocks.keys()
 
     def export(self, image: ImageId, volume: VolumeId | None) -> None:
         """Image.export, which changes nothing."""

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.property.copies import Copies
+from tests.property.bitmaps import Bitmaps
 from tests.property.judge import Service
 from tests.property.layers import LayerVerbs
 from tests.property.space import Space
+from tests.property.transfers import Transfers
 from tests.service import end_keepers
 
 EXAMPLES = int(os.environ.get("HSM_PROPERTY_EXAMPLES", "10"))
@@ -44,7 +45,7 @@ def test_the_service_and_the_model_agree(service: Service) -> None:
     print(f"to repeat this run: HSM_PROPERTY_SEED={SEED} HSM_PROPERTY_EXAMPLES={EXAMPLES} HSM_PROPERTY_STEPS={STEPS}")
 
     @hypothesis.seed(SEED)
-    class Seeded(Copies, LayerVerbs, Space):
+    class Seeded(Bitmaps, Transfers, LayerVerbs, Space):
         def __init__(self) -> None:
             super().__init__(service)
 

@@ -7,6 +7,7 @@ import pytest
 
 from libvdsm.api import VERBS
 from libvdsm.api.domain import DomainInfo
+from libvdsm.api.transfer import TransferInfo
 from libvdsm.api.types import ImageInfo, TaskInfo, VolumeInfo
 from libvdsm.query.fields import OPERATORS, Kind, fields_of, listed
 from tests.query.things import Part, Thing, thing
@@ -55,7 +56,13 @@ def test_only_what_may_be_absent_can_be_asked_for_its_presence() -> None:
 
 @pytest.mark.parametrize(
     ("verb", "struct"),
-    [("Domain.list", DomainInfo), ("Image.list", ImageInfo), ("Volume.list", VolumeInfo), ("Task.list", TaskInfo)],
+    [
+        ("Domain.list", DomainInfo),
+        ("Image.list", ImageInfo),
+        ("Volume.list", VolumeInfo),
+        ("Task.list", TaskInfo),
+        ("Transfer.list", TransferInfo),
+    ],
 )
 def test_every_verb_that_takes_a_filter_says_what_it_lists(verb: str, struct: type) -> None:
     assert listed(VERBS[verb]) is struct

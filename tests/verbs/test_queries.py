@@ -25,7 +25,13 @@ def listers(scene: Scene) -> dict[str, Lister]:
         return scene.client.volume.list(domain=scene.domain, **given)
 
     client: Client = scene.client
-    return {"Domain": client.domain.list, "Image": client.image.list, "Volume": volumes, "Task": client.task.list}
+    return {
+        "Domain": client.domain.list,
+        "Image": client.image.list,
+        "Volume": volumes,
+        "Task": client.task.list,
+        "Transfer": client.transfer.list,
+    }
 
 
 def pages(lister: Lister, limit: int, between: Callable[[int], None] | None = None, **query: Any) -> list[Any]:
@@ -198,7 +204,7 @@ EACH = pytest.mark.parametrize(
     "cls",
     [
         pytest.param(cls, marks=provokes(f"{cls}.list", "InvalidFilter", "InvalidSort", "InvalidCursor"), id=cls)
-        for cls in ("Domain", "Image", "Volume", "Task")
+        for cls in ("Domain", "Image", "Volume", "Task", "Transfer")
     ],
 )
 

@@ -19,7 +19,8 @@ from libvdsm.api.errors import (
     NoSuchVolume,
     VolumeDamaged,
 )
-from libvdsm.api.types import ImageId, ImageInfo, TagChange, VolumeId, VolumeInfo
+from libvdsm.api.image_layers import MergeDirection
+from libvdsm.api.types import DomainId, ImageId, ImageInfo, TagChange, VolumeId, VolumeInfo
 from tests.domains.tree import fingerprint
 from tests.verbs.conftest import Restart
 from tests.verbs.provoked import provokes
@@ -156,11 +157,79 @@ def test_a_clone_and_a_copy_begin_without(scene: Scene) -> None:
     tag_volume(scene, template.leaf, "layer")
     clone = scene.look(scene.clone(template))
     assert clone.tags is None
-    assert [volume.tags for volume in clone.chain or []] == [None, None]
+    assert [volume.tags for volume in clone.chain or []] == [["layer"], None], "the template's are shown"
     tag(scene, clone, "mine")
     assert scene.look(template).tags == ["base"]
     copy = scene.client.image.make_template(domain=scene.domain, image=clone.id, name="copy")
     assert scene.wait(copy).tags is None
+
+
+def test_a_template_s_volume_shows_its_tags_in_the_chain_of_a_clone(scene: Scene) -> None:
+    template = scene.template(MIB)
+    clone = scene.clone(template)
+    tag_volume(scene, template.leaf, "golden")
+    tag_volume(scene, clone.leaf, "mine")
+    assert [volume.tags for volume in scene.look(clone).chain or []] == [["golden"], ["mine"]]
+    tag_volume(scene, template.leaf)
+    assert [volume.tags for volume in scene.look(clone).chain or []] == [None, ["mine"]]
+    tag_volume(scene, template.leaf, "golden")
+    (scene.folder(template) / f"{template.id}.hsm").write_bytes(b"{")
+    now = scene.look(clone)
+    assert (now.damage, [volume.tags for volume in now.chain or []]) == (None, [None, ["mine"]])
+
+
+def _tagged_chain(scene: Scene) -> ImageInfo:
+    """Three volumes, each with a tag, and so has the image."""
+    image = scene.snapshot(scene.snapshot(scene.image(MIB), name="first"), name="second")
+    for number, volume in enumerate(image.chain or []):
+        tag_volume(scene, volume.id, f"layer {number}")
+    return tag(scene, image, "of the image", "größer")
+
+
+def _shown(image: ImageInfo) -> tuple[list[str] | None, list[list[str] | None]]:
+    return image.tags, [volume.tags for volume in image.chain or []]
+
+
+_ALL = (["of the image", "größer"], [["layer 0"], ["layer 1"], ["layer 2"]])
+
+
+def test_tags_go_with_a_copy_that_keeps_the_chain(scene: Scene, other: DomainId) -> None:
+    image = _tagged_chain(scene)
+    assert _shown(image) == _ALL
+    for to in (scene.domain, other):
+        copied = scene.wait(scene.client.image.copy(domain=scene.domain, image=image.id, to=to)).image
+        assert copied.id != image.id
+        assert _shown(copied) == _shown(scene.client.image.get_info(domain=to, image=copied.id)) == _ALL
+    assert _shown(scene.look(image)) == _ALL
+
+
+def test_a_copy_that_is_collapsed_has_those_of_the_image(scene: Scene) -> None:
+    image = _tagged_chain(scene)
+    copied = scene.wait(scene.client.image.copy(domain=scene.domain, image=image.id, collapse=True)).image
+    assert _shown(copied) == (_ALL[0], [None])
+
+
+def test_tags_go_with_a_move_there_and_back(scene: Scene, other: DomainId) -> None:
+    image = _tagged_chain(scene)
+    move = scene.client.image.move
+    moved = scene.wait(move(domain=scene.domain, image=image.id, to=other)).image
+    assert _shown(moved) == _shown(scene.client.image.get_info(domain=other, image=image.id)) == _ALL
+    assert _shown(scene.wait(move(domain=other, image=image.id, to=scene.domain)).image) == _ALL
+
+
+@pytest.mark.parametrize(
+    ("direction", "left"),
+    [(MergeDirection.DOWN, [["layer 0"], ["layer 2"]]), (MergeDirection.UP, [["layer 1"], ["layer 2"]])],
+)
+def test_a_merge_leaves_the_tags_of_the_volume_that_is_left(
+    scene: Scene, direction: MergeDirection, left: list[list[str]]
+) -> None:
+    image = _tagged_chain(scene)
+    assert image.chain is not None
+    base, top = image.chain[0].id, image.chain[1].id
+    merge = scene.client.image.merge
+    merged = scene.wait(merge(domain=scene.domain, image=image.id, base=base, top=top, direction=direction))
+    assert _shown(merged) == _shown(scene.look(image)) == (_ALL[0], left)
 
 
 def test_a_volume_that_is_deleted_takes_its_tags_with_it(scene: Scene) -> None:

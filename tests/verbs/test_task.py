@@ -6,13 +6,16 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from hsm.operations.base import lock_domain
 from libvdsm.api.errors import NoSuchTask, TaskNotEnded, TaskPastStopping, TaskStopped
-from libvdsm.api.types import TaskId, TaskInfo, TaskState
+from libvdsm.api.types import ImageInfo, TaskId, TaskInfo, TaskState
 from tests.verbs.conftest import Restart
 from tests.verbs.provoked import provokes
 from tests.verbs.scene import MIB, Scene, raised
@@ -144,3 +147,41 @@ def test_tasks_that_ended_are_still_there_after_a_restart(scene: Scene, restart:
     after = restart(scene.domain)
     assert after.client.task.get_info(task=task.id) == before
     assert after.wait(before) == scene.wait(task)
+
+
+# ---- waiting for the domain's lease
+
+
+def _waiting(scene: Scene, verb: str, image: ImageInfo) -> TaskInfo[Any]:
+    verbs, domain, id_ = scene.client.image, scene.domain, image.id
+    match verb:
+        case "Image.create":
+            return verbs.create(domain=domain, capacity=MIB)
+        case "Image.snapshot":
+            return verbs.snapshot(domain=domain, image=id_)
+        case "Image.setTags":
+            return verbs.set_tags(domain=domain, image=id_, tags=["a"])
+        case "Image.merge":
+            assert image.chain is not None
+            return verbs.merge(domain=domain, image=id_, base=image.chain[0].id, top=image.leaf)
+    return verbs.delete(domain=domain, image=id_)
+
+
+@pytest.mark.parametrize("verb", ["Image.create", "Image.snapshot", "Image.setTags", "Image.merge", "Image.delete"])
+def test_a_task_that_waits_for_the_domain_s_lease_hears_a_stop_at_once(
+    scene: Scene, restart: Restart, holder: Callable[[Path], AbstractContextManager[None]], verb: str
+) -> None:
+    image = scene.snapshot(scene.image(MIB))
+    scene = restart(scene.domain, storage__lease_wait="60")
+    client = scene.client
+    before = scene.look(image)
+    with holder(scene.root / "dom_md" / "ids"):
+        task = _waiting(scene, verb, image)
+        until = time.monotonic() + 10
+        while client.task.get_info(task=task.id).state is TaskState.QUEUED:
+            assert time.monotonic() < until
+        client.task.stop(task=task.id)
+        ended = client.task.wait(task=task.id, timeout=20)
+        assert ended.state is TaskState.STOPPED
+        assert (ended.ended or 0) - ended.created < 10
+    assert scene.look(image) == before

@@ -194,6 +194,27 @@ def test_transfers_are_listed_the_newest_first(scene: Scene) -> None:
     assert [item.id for item in listed(limit=1, start=page.next).items] == [first.id]
 
 
+def test_transfers_are_chosen_and_sorted(scene: Scene) -> None:
+    small, large = upload(scene, MIB, note="web01"), upload(scene, 4 * MIB)
+    listed = scene.client.transfer.list
+    assert [item.id for item in listed(sort="size").items] == [small.id, large.id]
+    assert [item.id for item in listed(filter="size > 1M and state = running").items] == [large.id]
+    assert [item.id for item in listed(filter='note ~ "web*" and arrived = 0').items] == [small.id]
+    page = listed(limit=1, sort="-size", filter="direction = upload")
+    assert [item.id for item in page.items] == [large.id]
+    following = listed(limit=1, sort="-size", filter="direction = upload", start=page.next)
+    assert ([item.id for item in following.items], following.next) == ([small.id], None)
+
+
+def test_a_filter_does_not_find_the_key(scene: Scene) -> None:
+    transfer = upload(scene)
+    query = f'url = "{transfer.url}"'
+    assert [item.id for item in scene.client.transfer.list(filter=query).items] == [transfer.id]
+    reader = scene.as_caller(uid=12345, right=Right.READ)
+    assert reader.transfer.list(filter=query).items == []
+    assert reader.transfer.list(filter="url is present or socket is present").items == []
+
+
 def test_the_key_is_told_only_to_those_who_may_operate(scene: Scene) -> None:
     transfer = upload(scene)
     reader = scene.as_caller(uid=12345, right=Right.READ)
