@@ -57,7 +57,7 @@ class Space(Verbs):
             found = model.find(layer.id)
             if found is None:
                 raise Refused(NoSuchVolume)
-            illegal = model.illegal(model.chain(found[0], layer))
+            illegal = model.illegal(model.chain(*found))
             if layer.format is VolumeFormat.RAW:
                 refuse({VolumeIllegal: illegal, CannotChange: True})
 
