@@ -157,6 +157,11 @@ class Stage:
         self.tell.command(f"export {name}={value}", silent=True)
         self._environment[name] = value
 
+    def unset(self, name: str) -> None:
+        """The same, without the variable."""
+        self.tell.command(f"unset {name}", silent=True)
+        del self._environment[name]
+
     # ---- looking
 
     @property

@@ -14,6 +14,7 @@ _SHOWN = 6
 def look_back(stage: Stage) -> None:
     tell = stage.tell
     tell.say("Whatever changed something, or tried to, is on record: by whom, what, when, and how it ended.")
+    stage.unset("HSM_DOMAIN")
     stage.hsmctl("audit", "list", "--limit", str(_SHOWN))
     tell.say("What did not succeed:")
     stage.hsmctl("audit", "list", "--outcome", "failed")
@@ -29,7 +30,7 @@ def look_back(stage: Stage) -> None:
 
 def clean_up(stage: Stage) -> None:
     tell = stage.tell
-    stage.hsmctl("image", "delete-many", "web01", "web02", "web04")
+    stage.hsmctl("image", "delete-many", "web01", "web02", "web04", "--domain", "default")
     stage.hsmctl("image", "delete", "web03", "--domain", ARCHIVE)
     stage.hsmctl("image", "list")
     left = [*stage.images_folder.rglob("*"), *stage.archived_folder.rglob("*")]
