@@ -139,9 +139,11 @@ class Names:
             if candidate.name == name and candidate.id != given_id:
                 what = cls.lower()
                 where = "" if domain is None else self._on(domain)
+                # Names are put beside ids later on, and this one has been said.
+                which = "" if candidate.id in self.known else f" ({candidate.id})"
                 msg = (
-                    f"there is {'an' if what[0] in 'aeiou' else 'a'} {what} named {name!r} already{where} "
-                    f"({candidate.id}); take another name, or add --allow-same-name"
+                    f"there is {'an' if what[0] in 'aeiou' else 'a'} {what} named {name!r} already{where}{which}; "
+                    "take another name, or add --allow-same-name"
                 )
                 raise Refusal("NameTaken", msg)
 
