@@ -82,7 +82,7 @@ def tell_story(tell: Narrator, work: Path, words: argparse.Namespace) -> None:
     """All chapters, in a folder."""
     with tell.chapter("A real image"):
         image = _image(tell, work, words.image)
-    large, small = (192 * MIB, 4 * MIB) if words.small else (384 * MIB, 32 * MIB)
+    large, small = (192 * MIB, 4 * MIB) if words.small else (256 * MIB, 32 * MIB)
     check_space(work, 5 * (image.capacity + large + 2 * small))
     writes = Writes.behind(image.capacity, large=large, small=small)
     service = Service(work / "service")
