@@ -200,6 +200,6 @@ def run(verb: Verb, words: argparse.Namespace) -> int:
     try:
         return call.run()
     except (ApiError, Refusal) as error:
-        return failure.report(error, as_json=words.json, explain=call.names.explain)
+        return failure.report(error, as_json=words.json, explain=call.names.explain, verb=verb)
     finally:
         client.close()

@@ -13,7 +13,7 @@ from hsmctl.commands import in_cli_words
 from libvdsm.api.errors import ConnectionFailed
 from libvdsm.api.types import ErrorInfo
 from libvdsm.client import RemoteError
-from libvdsm.declare import ApiError
+from libvdsm.declare import ApiError, Verb
 
 
 class Refusal(Exception):
@@ -25,12 +25,17 @@ class Refusal(Exception):
         self.status = status
 
 
-def report(error: ApiError | Refusal, *, as_json: bool, explain: Callable[[str], str] = str) -> int:
-    """Tell an error, and give the exit status; ``explain`` puts names beside ids in the text for people."""
+def report(
+    error: ApiError | Refusal, *, as_json: bool, explain: Callable[[str], str] = str, verb: Verb | None = None
+) -> int:
+    """Tell an error, and give the exit status; ``explain`` puts names beside ids in the text for people.
+
+    ``verb`` is what was called: its parameters are told as arguments.
+    """
     info = _info(error)
     if not as_json:
         notes = getattr(error, "__notes__", [])
-        info = msgspec.structs.replace(info, message="\n".join([explain(in_cli_words(info.message)), *notes]))
+        info = msgspec.structs.replace(info, message="\n".join([explain(in_cli_words(info.message, verb)), *notes]))
     output.show_error(info, as_json=as_json)
     if isinstance(error, Refusal):
         return error.status

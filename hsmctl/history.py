@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from hsmctl.fields import state
-from hsmctl.names import NAMING
+from hsmctl.names import named_by
 from hsmctl.output import Cell, Pieces, Table, View
 from hsmctl.shown import Shown
 from hsmctl.tables import command, ids
@@ -48,11 +48,10 @@ def _names(page: AuditPage, shown: Shown, domains: dict[UUID, str]) -> dict[UUID
     """What things are called, or were; the last word is the service's."""
     names: dict[UUID, str] = {}
     for record in page.items:
-        name = record.params.get("name")
-        if record.verb in NAMING and record.image and name:
-            names.setdefault(record.image, str(name))
-        elif record.verb == "Domain.create" and record.domain and name:
-            names.setdefault(record.domain, str(name))
+        if record.image and (name := named_by(record)):
+            names.setdefault(record.image, name)
+        elif record.verb == "Domain.create" and record.domain and "name" in record.params:
+            names.setdefault(record.domain, str(record.params["name"]))
     for domain in {record.domain for record in page.items if record.image}:
         if domain is not None and domain in domains:
             names |= shown.names.image_names(domain)

@@ -20,6 +20,7 @@ from hsmctl.codes import USAGE
 from hsmctl.failure import Refusal
 from hsmctl.values import parse_id
 from libvdsm.api import Api
+from libvdsm.api.audit import AuditRecord
 from libvdsm.api.domain import DomainInfo
 from libvdsm.api.types import (
     DomainId,
@@ -35,11 +36,20 @@ from libvdsm.api.types import (
 from libvdsm.declare import ApiError
 
 ENVIRONMENT = "HSM_DOMAIN"
-NAMING = ("Image.create", "Image.clone", "Image.import", "Image.makeTemplate")
+_NAMING = ("Image.create", "Image.clone", "Image.import", "Image.makeTemplate", "Image.copy", "Volume.copy")
 """The verbs whose ``name`` is that of the image that they make."""
 _SHORTEST = 4
 """Characters of an id that are taken for its beginning: with fewer, a mistyped name would hit too easily."""
 _SHOWN = 8
+
+
+def named_by(record: AuditRecord) -> str | None:
+    """What a call of the past named the image that its record is about, if it made that."""
+    name = record.params.get("name")
+    # What was refused early is recorded with the image that was to be copied.
+    if record.verb not in _NAMING or not name or record.params.get("image") == str(record.image):
+        return None
+    return str(name)
 
 
 def read_all(page_at: Callable[[str | None], Any]) -> Any:
@@ -139,9 +149,11 @@ class Names:
             if candidate.name == name and candidate.id != given_id:
                 what = cls.lower()
                 where = "" if domain is None else self._on(domain)
+                # Names are put beside ids later on, and this one has been said.
+                which = "" if candidate.id in self.known else f" ({candidate.id})"
                 msg = (
-                    f"there is {'an' if what[0] in 'aeiou' else 'a'} {what} named {name!r} already{where} "
-                    f"({candidate.id}); take another name, or add --allow-same-name"
+                    f"there is {'an' if what[0] in 'aeiou' else 'a'} {what} named {name!r} already{where}{which}; "
+                    "take another name, or add --allow-same-name"
                 )
                 raise Refusal("NameTaken", msg)
 
@@ -171,10 +183,10 @@ class Names:
 
     def former_image_name(self, image: ImageId) -> str | None:
         """Of an image that is gone: what the call that made it said."""
-        for verb in NAMING:
+        for verb in _NAMING:
             made = self._api.audit.list(image=image, verb=verb, limit=1).items
-            if made and "name" in made[0].params:
-                return str(made[0].params["name"])
+            if made and (name := named_by(made[0])):
+                return name
         return None
 
     def task_candidates(self) -> list[Candidate]:

@@ -219,4 +219,5 @@ def _plain_words(text: str, kind: Kind) -> str:
         return "it holds characters that are not allowed here"
     bound = "at least" if match[2] == ">=" else "at most"
     limit = show_size(int(match[3])) if kind is Kind.SIZE else match[3]
-    return f"it has to be {match[1] or ''}{bound} {limit}"
+    unit = f" character{'' if limit == '1' else 's'} long" if match[1] else ""
+    return f"it has to be {bound} {limit}{unit}"

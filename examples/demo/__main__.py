@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from examples.demo import source
-from examples.demo.chapters import beginning, crash, ending, layers, proof
+from examples.demo.chapters import beginning, copies, crash, ending, finding, layers, owner, proof, transfers, undoing
 from examples.demo.folder import check_space, work_folder
 from examples.demo.narrator import DemoFailed, Narrator
 from examples.demo.service import Service
 from examples.demo.stage import Stage
-from examples.demo.writes import GIB, MIB, Writes
+from examples.demo.writes import MIB, Writes
 from hsmctl.codes import BROKEN_PIPE, FAILED, INTERRUPTED
 from hsmctl.values import show_size
 from libvdsm.declare import ApiError
@@ -33,7 +33,16 @@ CHAPTERS = (
     ("Take three snapshots, and write in between", layers.snapshots),
     ("Make a template and a linked clone", layers.clone),
     ("Export, and compare", proof.compare),
-    ("Kill the service in the middle of an import", crash.kill),
+    ("Kill the service in the middle of a copy", crash.kill),
+    ("Move to another domain, and back", copies.move),
+    ("Go back to a snapshot, and drop another", undoing.go_back),
+    ("Do without the template", undoing.flatten),
+    ("Two disks at one instant", undoing.together),
+    ("Back up what has changed", transfers.back_up),
+    ("Upload, and be interrupted", transfers.upload),
+    ("Find it again", finding.find),
+    ("A program that owns its tasks", owner.own),
+    ("Who did what", ending.look_back),
 )
 CLEANING = ("Clean up", ending.clean_up)
 
@@ -73,7 +82,7 @@ def tell_story(tell: Narrator, work: Path, words: argparse.Namespace) -> None:
     """All chapters, in a folder."""
     with tell.chapter("A real image"):
         image = _image(tell, work, words.image)
-    large, small = (192 * MIB, 4 * MIB) if words.small else (GIB, 64 * MIB)
+    large, small = (192 * MIB, 4 * MIB) if words.small else (256 * MIB, 32 * MIB)
     check_space(work, 5 * (image.capacity + large + 2 * small))
     writes = Writes.behind(image.capacity, large=large, small=small)
     service = Service(work / "service")

@@ -84,8 +84,8 @@ class Narrator:
         length = min(_BAR, self._width - 50)
         full = round(length * progress.percent / 100)
         drawn = self._styled("█" * full, "36") + self._styled("░" * (length - full), "2")
-        size = f"{show_size(progress.done)} of {show_size(progress.total)}" if progress.total else ""
-        text = f"  {drawn} {progress.percent:3.0f}%  {size}  {progress.step}"
+        size = f"{show_size(progress.done)} of {show_size(progress.total)}  " if progress.total else ""
+        text = f"  {drawn} {progress.percent:3.0f}%  {size}{progress.step}"
         sys.stdout.write(f"\r\x1b[2K{text}" if self._terminal else text)
         sys.stdout.write("\n" if last else "")
         sys.stdout.flush()
@@ -96,8 +96,8 @@ class Narrator:
         self._line("")
         widest = max(len(title) for title, _ in self._times)
         for number, (title, seconds) in enumerate(self._times, 1):
-            self._line(f"  {number}. {title:<{widest}}  {seconds:6.1f} s")
-        self._line(self._styled(f"     {'in all':<{widest}}  {sum(s for _, s in self._times):6.1f} s", "1"))
+            self._line(f"  {number:2}. {title:<{widest}}  {seconds:6.1f} s")
+        self._line(self._styled(f"      {'in all':<{widest}}  {sum(s for _, s in self._times):6.1f} s", "1"))
         self._line("\n" + self._styled(f"All {self._claims} claims were checked, and hold.", "1;32"))
 
     def trouble(self, text: str) -> None:

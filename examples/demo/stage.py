@@ -8,6 +8,7 @@ fifty times a second, and asserting what the output only shows.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -30,6 +31,8 @@ from libvdsm.client import Client
 PATIENCE = 600.0
 """Seconds that any one command may take; the copy of an image that a user gave may be long."""
 _LOOK = 0.02
+ARCHIVE = "archive"
+"""The second domain, and the folder that it lies in."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,21 @@ class Command:
         newest = self.client.task.list(limit=1).items[0]
         return None if newest.id == self.before else newest
 
-    def looks(self) -> Iterator[TaskInfo[Any]]:
-        """Its task, again and again until the command has ended."""
+    def running(self) -> Iterator[None]:
+        """Again and again until the command has ended."""
         until = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             if time.monotonic() > until:
                 self.process.kill()
                 raise DemoFailed(f"a command has not ended within {PATIENCE:.0f} s")
+            yield
+            time.sleep(_LOOK)
+
+    def looks(self) -> Iterator[TaskInfo[Any]]:
+        """Its task, again and again until the command has ended."""
+        for _ in self.running():
             if (task := self.task()) is not None:
                 yield task
-            time.sleep(_LOOK)
 
 
 class Stage:
@@ -66,7 +74,10 @@ class Stage:
         self.service = service
         self.image = image
         self.writes = writes
-        self._environment = {**ENVIRONMENT, "HSM_CONNECT": service.address}
+        self.seen = ""
+        """The checksum of what a guest sees in web01, once that is known."""
+        path = f"{Path(sys.executable).parent}:{ENVIRONMENT.get('PATH', os.defpath)}"
+        self._environment = {**ENVIRONMENT, "HSM_CONNECT": service.address, "PATH": path}
 
     # ---- commands that are shown
 
@@ -83,6 +94,13 @@ class Stage:
             if (last := command.task()) is not None:
                 self.tell.bar(last.progress, last=True)
         self.finish(command, status)
+
+    def read(self, *words: str) -> str:
+        """Show a command and run it; what it wrote, shown and given."""
+        self.tell.command(shlex.join(["hsmctl", *words]))
+        said = self._said(words)
+        self.tell.output(said)
+        return said
 
     def begin(self, client: Client, *words: str) -> Command:
         """Run hsmctl in the background; it draws no bar of its own."""
@@ -108,32 +126,41 @@ class Stage:
         """Show a line for the shell, run it, and show and give what it printed."""
         self.tell.command(line)
         ended = subprocess.run(
-            ["/bin/sh", "-c", line], cwd=self.work, text=True, timeout=PATIENCE, check=True,
+            ["/bin/sh", "-c", line], cwd=self.work, env=self._environment, text=True, timeout=PATIENCE, check=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.tell.output(ended.stdout)
         return ended.stdout
 
     def on_path(self, path: Path, *words: str) -> None:
-        """A QEMU tool on the path of a prepared image, which is ``$path`` on the screen."""
-        self.tell.command(f"{shlex.join(words)} $path")
-        self._run([*words, str(path)], 0)
+        """A QEMU tool on the path of a prepared image, which is ``$path`` in the words and on the screen."""
+        self.tell.command(" ".join(word if "$path" in word else shlex.quote(word) for word in words))
+        self._run([word.replace("$path", str(path)) for word in words], 0)
 
     def prepare(self, name: str, *, read_only: bool = False, explain: bool = False) -> Path:
         """Make an image ready for use: its path.  ``explain``: as a person would, with all that is answered."""
         words = ["image", "prepare", name, *(["--read-only"] if read_only else [])]
         if explain:
-            self.hsmctl(*words)
-        else:
-            self.tell.command(f"path=$({shlex.join(['hsmctl', *words, '--json'])} | jq -r .path)", silent=True)
-        answer = subprocess.run(
-            _argv([*words, "--json"]), env=self._environment, capture_output=True, timeout=PATIENCE, check=True
-        )
-        return Path(json.loads(answer.stdout)["path"])
+            self.read(*words)
+            prepared = self.info(name).prepared
+            assert prepared is not None
+            return Path(prepared.path)
+        self.tell.command(f"path=$({shlex.join(['hsmctl', *words, '--json'])} | jq -r .path)", silent=True)
+        return Path(json.loads(self._said([*words, "--json"]))["path"])
 
     def write(self, path: Path, what: Write) -> None:
         """Have qemu-io write as a guest would."""
-        self.on_path(path, "qemu-io", "-f", "qcow2", "-c", f"write {what}")
+        self.on_path(path, "qemu-io", "-f", "qcow2", "-c", f"write {what}", "$path")
+
+    def export(self, name: str, value: str) -> None:
+        """A variable for all commands from here on."""
+        self.tell.command(f"export {name}={value}", silent=True)
+        self._environment[name] = value
+
+    def unset(self, name: str) -> None:
+        """The same, without the variable."""
+        self.tell.command(f"unset {name}", silent=True)
+        del self._environment[name]
 
     # ---- looking
 
@@ -142,18 +169,41 @@ class Stage:
         """Where the default domain keeps the images' files."""
         return next((self.service.home / "domains").glob("*-*/images"))
 
+    @property
+    def archived_folder(self) -> Path:
+        """The same of the second domain."""
+        return next((self.work / ARCHIVE).glob("*-*/images"))
+
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self.images_folder)
 
     def images(self) -> dict[str, ImageInfo]:
+        """Those of all domains."""
         with self.service.client() as client:
             return {image.name or "": image for image in client.image.list().items}
+
+    def checksum(self, name: str) -> str:
+        """Of what a guest sees in an image; shown."""
+        return self.read("image", "checksum", name).split()[0]
+
+    def leaf(self, name: str) -> Path:
+        """The file of an image's present state, which nobody writes now."""
+        image = self.info(name)
+        return self.images_folder / str(image.id) / str(image.leaf)
 
     def info(self, name: str) -> ImageInfo:
         """All about an image, its chain included."""
         with self.service.client() as client:
             found = next(image for image in client.image.list().items if image.name == name)
             return client.image.get_info(domain=found.domain, image=found.id)
+
+    def _said(self, words: Sequence[str]) -> str:
+        ended = subprocess.run(
+            _argv(words), cwd=self.work, env=self._environment, text=True, timeout=PATIENCE, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        _expect(ended.returncode, 0)
+        return ended.stdout
 
     def _run(self, argv: Sequence[str], status: int) -> None:
         ended = subprocess.run(
@@ -174,10 +224,11 @@ def _argv(words: Sequence[str]) -> list[str]:
 
 
 def _expect(found: int, status: int) -> None:
+    if found == status:
+        return
     if found in (INTERRUPTED, -signal.SIGINT):
         # ^C reaches the command and us, in any order.
         raise KeyboardInterrupt
     if found in (BROKEN_PIPE, -signal.SIGPIPE):
         raise BrokenPipeError
-    if found != status:
-        raise DemoFailed(f"the command ended with status {found}, and not {status}")
+    raise DemoFailed(f"the command ended with status {found}, and not {status}")

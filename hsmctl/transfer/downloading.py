@@ -172,7 +172,9 @@ def _get(
     def carry(connection: DataConnection, offset: int, length: int) -> None:
         connection.download(local, offset, length)
 
-    work.run(transfer, carry, Checkpoints(persistence.bar, _STEP, transfer.size, lambda: work.reached, keep))
+    checkpoints = Checkpoints(persistence.bar, _STEP, transfer.size, lambda: work.reached, keep)
+    with checkpoints.kept_on_interrupt():
+        work.run(transfer, carry, checkpoints)
     keep(transfer.size)
 
 

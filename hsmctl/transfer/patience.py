@@ -15,6 +15,7 @@ from libvdsm.api.errors import ConnectionFailed, TransferStateWrong
 from libvdsm.api.transfer import TransferInfo
 from libvdsm.api.types import Progress, TransferId
 from libvdsm.client import Client
+from libvdsm.declare import ApiError
 
 _PATIENCE = 120.0
 """Seconds without an answer of the service."""
@@ -93,6 +94,16 @@ class Checkpoints:
         if time.monotonic() - self._kept >= _CHECKPOINT:
             self._keep(done)
             self._kept = time.monotonic()
+
+    @contextlib.contextmanager
+    def kept_on_interrupt(self) -> Iterator[None]:
+        """What had been moved when ^C was pressed need not be moved again."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            with contextlib.suppress(*BROKEN, ApiError):
+                self._keep(self._reached())
+            raise
 
 
 def show(bar: Bar, step: str, done: int, size: int) -> None:

@@ -154,5 +154,7 @@ def _send(persistence: Persistence, transfer: TransferInfo, source: Source) -> N
     def carry(connection: DataConnection, offset: int, length: int) -> None:
         connection.upload(source.local, offset, length)
 
-    work.run(transfer, carry, Checkpoints(persistence.bar, _STEP, size, lambda: work.reached, keep))
+    checkpoints = Checkpoints(persistence.bar, _STEP, size, lambda: work.reached, keep)
+    with checkpoints.kept_on_interrupt():
+        work.run(transfer, carry, checkpoints)
     keep(size)

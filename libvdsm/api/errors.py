@@ -229,7 +229,10 @@ class CannotShrink(ApiError):
     """The new size is smaller than the present one."""
 
     code = 207
-    template = "Volume {volume} has {capacity} bytes and cannot be made smaller: the end of its data would be lost."
+    template = (
+        "Volume {volume} has {capacity} bytes; made smaller, it would lose the end of its data. Ask with `shrink` if it "
+        "may."
+    )
     volume: Annotated[VolumeId, Meta(description="the volume")]
     capacity: Annotated[Bytes, Meta(description="its present capacity")]
 
@@ -440,8 +443,8 @@ class WouldLoseSnapshots(ApiError):
 
     code = 322
     template = (
-        "Image {image} has {snapshots} snapshot(s), whose states would be lost. Ask with discard_snapshots if they "
-        "may, or use Image.rebase, which keeps them."
+        "Image {image} has {snapshots} snapshot(s), whose states would be lost. Ask with `discard_snapshots` if "
+        "they may, or use Image.rebase, which keeps them."
     )
     image: Annotated[ImageId, Meta(description="the image")]
     snapshots: Annotated[int, Meta(ge=1, le=2**31, description="how many")]

@@ -33,6 +33,27 @@ def test_what_was_done_is_told_with_names_also_of_what_is_gone(ctl: Ctl, name: s
     assert name in line, "also where the record that gave the name is on no page"
 
 
+def test_a_copy_that_is_gone_goes_by_its_own_name(ctl: Ctl, name: str) -> None:
+    ctl.ok("image", "create", name, "--size", "1M")
+    ctl.ok("image", "copy", name, f"{name}-copy")
+    copy = ctl.json("image", "info", f"{name}-copy")["id"]
+    ctl.ok("image", "delete", f"{name}-copy")
+    table = ctl.ok("audit", "list", "--image", copy).splitlines()[1:]
+    assert [" ".join(line.split()[3:6]) for line in table] == [
+        f"image delete {name}-copy",
+        f"image copy {name}-copy",
+    ]
+
+
+def test_a_copy_that_was_refused_goes_by_the_name_of_its_source(ctl: Ctl, name: str) -> None:
+    ctl.ok("image", "create", name, "--size", "1M")
+    source = ctl.json("image", "info", name)["id"]
+    ctl.refused("image", "copy", name, f"{name}-copy", "--volume", str(uuid.uuid4()))
+    ctl.ok("image", "delete", name)
+    for line in ctl.ok("audit", "list", "--image", source).splitlines()[1:]:
+        assert f"{name}-copy" not in line
+
+
 def test_what_failed_is_told_with_its_error(ctl: Ctl, tmp_path: Path) -> None:
     ctl.refused("domain", "create", "nowhere", tmp_path / "missing")
     line = ctl.ok("audit", "list", "--limit", "1").splitlines()[1]

@@ -84,8 +84,8 @@ def test_volumes_are_tagged(ctl: Ctl, name: str) -> None:
 def test_bad_tags_are_refused(ctl: Ctl) -> None:
     result = ctl("image", "tag", "web01", "x" * 65)
     assert result.status == 2
-    assert "TAG: it has to be of length at most 64" in result.err
+    assert "TAG: it has to be at most 64 characters long" in result.err
     result = ctl("image", "tag", "web01", "--change", "add", "x", "")
     assert result.status == 2
-    assert "TAG: it has to be of length at least 1" in result.err
+    assert "TAG: it has to be at least 1 character long" in result.err
     assert "there is no option --chnage; did you mean --change?" in ctl("image", "tag", "web01", "--chnage", "x").err

@@ -414,3 +414,8 @@ def test_a_service_that_goes_away_while_a_task_is_waited_for_ends_with_3(
     assert command.returncode == 3
     assert re.search(rf"`hsmctl task info {UUID}` tells what became of the task", err)
     assert not target.exists()
+
+
+def test_a_copy_that_would_have_its_source_s_name_is_refused_in_few_words(ctl: Ctl, name: str) -> None:
+    ctl.ok("image", "create", name, "--size", "1M")
+    assert ctl.refused("image", "copy", name, name).count(name) == 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -234,3 +235,33 @@ def test_a_range_that_failed_is_not_counted_as_moved() -> None:
     moved._pending.discard(0)
     assert moved.reached == 2000
     assert list(work.split([(0, 20 * MIB)])) == [(0, 8 * MIB), (8 * MIB, 8 * MIB), (16 * MIB, 4 * MIB)]
+
+
+@pytest.mark.parametrize("command", ["upload", "download"])
+def test_what_came_before_an_interrupt_is_kept(
+    ctl: Ctl, shared_daemon: service.Daemon, large: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    out = tmp_path / "out"
+    if command == "download":
+        ctl.ok("image", "upload", large, name)
+    words = (large, name) if command == "upload" else (name, out, "--format", "raw")
+    interrupted = process("--connect", address(shared_daemon), "image", command, *words)
+    with shared_daemon.client() as client:
+        until = time.monotonic() + PATIENCE
+        while not any(item.direction.value == command and (item.moved or 0) > 64 * MIB for item in _moving(client)):
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        interrupted.send_signal(signal.SIGINT)
+        _, complaint = interrupted.communicate(timeout=PATIENCE)
+        assert interrupted.returncode == 130
+        assert "the same command again goes on" in complaint
+        if command == "upload":
+            assert _moving(client)[0].arrived > 0
+        else:
+            assert json.loads((tmp_path / "out.part.json").read_bytes())["done"] > 0
+        ctl.ok("image", command, *words)
+        assert _moving(client) == []
+
+
+def _moving(client: Client) -> list[TransferInfo]:
+    return list(client.transfer.list(state=TransferState.RUNNING).items)

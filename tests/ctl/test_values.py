@@ -84,8 +84,8 @@ def test_an_enumeration_offers_no_value_that_only_old_clients_see() -> None:
     [
         (Kind.SIZE, "Image.create", "capacity", "0", "it has to be at least 1"),
         (Kind.SIZE, "Image.create", "capacity", "9000P", r"it has to be at most \d+P"),
-        (Kind.TEXT, "Image.create", "name", "x" * 65, "it has to be of length at most 64"),
-        (Kind.TEXT, "Image.create", "name", "", "it has to be of length at least 1"),
+        (Kind.TEXT, "Image.create", "name", "x" * 65, "it has to be at most 64 characters long"),
+        (Kind.TEXT, "Image.create", "name", "", "it has to be at least 1 character long"),
         (Kind.TEXT, "Image.create", "name", "a\nb", "it holds characters that are not allowed here"),
         (Kind.SECONDS, "Task.wait", "timeout", "5m", "it has to be at most 60"),
     ],

@@ -18,6 +18,7 @@ RUN = (
     "docs/guide/tasks.md",
     "docs/guide/transfers.md",
     "docs/guide/images.md",
+    "docs/guide/copies.md",
     "docs/guide/backup.md",
 )
 """The pages whose console blocks are run, from the first command to the last."""

@@ -1,26 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything goes, in an order that the service insists on."""
+"""Who did all this, and then everything goes."""
 
 from __future__ import annotations
 
 import os
 
-from examples.demo.chapters.proof import EXPORTED
-from examples.demo.stage import Stage
-from hsmctl.codes import FAILED
+from examples.demo.stage import ARCHIVE, Stage
+from libvdsm.api.audit import AuditOutcome
+
+_SHOWN = 6
+
+
+def look_back(stage: Stage) -> None:
+    tell = stage.tell
+    tell.say("Whatever changed something, or tried to, is on record: by whom, what, when, and how it ended.")
+    stage.unset("HSM_DOMAIN")
+    stage.hsmctl("audit", "list", "--limit", str(_SHOWN))
+    tell.say("What did not succeed:")
+    stage.hsmctl("audit", "list", "--outcome", "failed")
+    with stage.service.client() as client:
+        records = client.audit.list().items
+    failed = sorted({record.error or "" for record in records if record.outcome is AuditOutcome.FAILED})
+    tell.claim(
+        f"{len(records)} changes are on record, those that were killed or refused too.",
+        failed == ["ImageInUse", "Interrupted", "TemplateInUse"],
+        failed,
+    )
 
 
 def clean_up(stage: Stage) -> None:
     tell = stage.tell
-    tell.say("A template stays while clones stand on it:")
-    stage.hsmctl("image", "delete", "web-base", status=FAILED)
-    tell.claim("Refused, and everything is still there.", len(stage.images()) == 4)
-    for name in ("web02", "web-base", "web03", "web01"):
-        stage.hsmctl("image", "delete", name)
+    stage.hsmctl("image", "delete-many", "web01", "web02", "web04", "--domain", "default")
+    stage.hsmctl("image", "delete", "web03", "--domain", ARCHIVE)
     stage.hsmctl("image", "list")
-    left = list(stage.images_folder.rglob("*"))
+    left = [*stage.images_folder.rglob("*"), *stage.archived_folder.rglob("*")]
     tell.claim("No image is left, and no file of one.", not stage.images() and not left, left)
-    (stage.work / EXPORTED).unlink()
     pid = stage.service.pid
     tell.command(f"kill {pid}", "hsmd")
     tell.claim("hsmd ends in good order.", stage.service.stop() == 0 and not os.path.exists(f"/proc/{pid}"))

@@ -18,11 +18,14 @@ def compare(stage: Stage) -> None:
     expected = (stage.writes.tuesday, stage.writes.today)
     wrong = [str(what) for what in expected if not reads(stage.work / EXPORTED, what, format="raw")]
     tell.claim("The file holds what was written on tuesday and after.", not wrong, wrong)
-    for name in ("web01", "web02"):
-        path = stage.prepare(name, read_only=True)
-        stage.on_path(path, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", EXPORTED)
-        stage.hsmctl("image", "teardown", name)
-    tell.proved("The file, web01 and its linked clone web02 are the same disk, bit for bit.")
+    path = stage.prepare("web01", read_only=True)
+    stage.on_path(path, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", EXPORTED, "$path")
+    stage.hsmctl("image", "teardown", "web01")
+    tell.proved("The file and web01 are the same disk, bit for bit.")
+    (stage.work / EXPORTED).unlink()
+    tell.say("The service can tell as well: a checksum of what a guest sees, which reads no holes.")
+    stage.seen, clone = stage.checksum("web01"), stage.checksum("web02")
+    tell.claim("web01 and its linked clone web02 have the same.", stage.seen == clone, clone)
 
 
 def _as_it_was_imported(stage: Stage) -> None:
