@@ -136,8 +136,9 @@ def _ending(service: Service, *, keep: bool) -> Iterator[None]:
 def _tell_how_to_go_on(tell: Narrator, service: Service) -> None:
     hsmctl = os.path.relpath(Path(sys.executable).with_name("hsmctl"))
     tell.say("Everything is kept, and the service runs. Play on:")
-    tell.command(f"{hsmctl} --connect {service.address} image list", silent=True)
-    tell.command(f"{hsmctl} --connect {service.address} event listen")
+    tell.command(f"export HSM_CONNECT={service.address} HSM_DOMAIN=default", silent=True)
+    tell.command(f"{hsmctl} image info web01", silent=True)
+    tell.command(f"{hsmctl} event listen")
     tell.say("And in the end, once no image is prepared any more:")
     tell.command(f"kill {service.pid}; rm -r {service.home.parent}")
 

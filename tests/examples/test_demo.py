@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,31 @@ def test_the_demonstration_proves_its_claims_without_rights_and_without_a_termin
     assert out.splitlines().count("^C") >= 2
     assert out.count("Template web-base") == 2  # made, and then not deleted while a clone stands on it
     assert re.fullmatch(r"All [4-9]\d claims were checked, and hold\.", out.splitlines()[-1])
+
+
+def test_what_is_kept_can_be_played_on_with_as_it_says(place: Path, image: Path) -> None:
+    ended = run(place, "--small", "--keep", "--image", str(image))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = [line.removeprefix("$ ") for line in ended.stdout.splitlines()]
+    export, info, _, end = [line for line in said if line.startswith(("export", ".venv", "kill"))][-4:]
+    hsmctl = str(Path(sys.executable).with_name("hsmctl"))
+    try:
+        shown = subprocess.run(
+            f"{export}; {info.replace(info.split()[0], hsmctl)}",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert "snapshot installed" in shown.stdout
+    finally:
+        pid = int(end.removeprefix("kill ").partition(";")[0])
+        service = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGTERM)
+        select.select([service], [], [], PATIENCE)
+        os.close(service)
+        subprocess.run(end.partition("; ")[2], shell=True, check=True)
 
 
 def test_an_interrupted_demonstration_leaves_nothing(place: Path, image: Path) -> None:
