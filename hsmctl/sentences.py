@@ -70,6 +70,7 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
         if image.template
         else f"{s.name('image')} stands on no template now."
     ),
+    "Image.resize": lambda image, s: f"{s.name('image')} has {show_size(image.capacity)} now.",
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",
     "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
     "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",

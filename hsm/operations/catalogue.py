@@ -30,6 +30,7 @@ from hsm.operations.groups import DeleteImages, SnapshotImages
 from hsm.operations.importing import ImportImage
 from hsm.operations.merging import DeleteSnapshot, Merge
 from hsm.operations.moving import MoveImage
+from hsm.operations.resizing import ResizeImage
 from hsm.operations.reverting import RevertImage
 from hsm.operations.shrinking import ShrinkingResize
 from hsm.operations.tagging import TagImage, TagVolume
@@ -83,6 +84,7 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Bitmap.add": AddBitmap,
     "Bitmap.remove": RemoveBitmap,
     "Bitmap.clear": ClearBitmap,
+    "Image.resize": ResizeImage,
 }
 
 

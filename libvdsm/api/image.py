@@ -43,6 +43,7 @@ from libvdsm.api.errors import (
     VolumeExists,
     VolumeIllegal,
 )
+from libvdsm.api.image_changes import ImageChanges
 from libvdsm.api.image_copies import ImageCopies
 from libvdsm.api.image_layers import ImageLayers
 from libvdsm.api.types import (
@@ -124,7 +125,7 @@ _CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, 
 _CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
 
 
-class Image(ImageCopies, ImageLayers):
+class Image(ImageCopies, ImageLayers, ImageChanges):
     """Virtual disks: each a chain of volumes, the newest of which a guest writes."""
 
     @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported), positional=("name",))

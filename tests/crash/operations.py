@@ -361,6 +361,19 @@ OPERATIONS = [
         )
         for name, image in (("raw", RAW), ("disk", DISK))
     ),
+    *(
+        Operation(
+            f"{name} image {'shrunk' if shrink else 'resized'}",
+            "Image.resize",
+            lambda w, image=image, size=size, shrink=shrink: w.client.image.resize(  # type: ignore[misc]
+                domain=MAIN, image=image, capacity=size * MIB, shrink=shrink
+            ),
+            proofs.changed(*(f"{image}/{volume(name)} {what}" for what in ("metadata", "told", "data"))),
+            halfway=(image,),
+            leaks=name == "disk",
+        )
+        for name, image, size, shrink in (("raw", RAW, 16, False), ("disk", DISK, 4, True))
+    ),
     Operation(
         "volume described",
         "Volume.setDescription",

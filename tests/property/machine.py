@@ -192,6 +192,18 @@ class Verbs(Judge):
             lambda model: model.resize(layer.id, capacity, expect),
         )
 
+    @rule(which=images, growth=growths)
+    def resize_image(self, which: int, growth: int) -> None:
+        image = self.pick(which)
+        layer = self.layer(image, -1)
+        capacity = max(1, layer.capacity + growth)
+        if layer.bitmaps:
+            self.cut_after = None
+        self.do(
+            lambda client, domain: client.image.resize(domain=domain, image=image, capacity=capacity),
+            lambda model: model.resize(model.existing(image).leaf.id, capacity, None),
+        )
+
     @rule(which=images, position=positions, text=texts, generation=generations)
     def set_description(self, which: int, position: int, text: str, generation: str) -> None:
         layer = self.layer(self.pick(which), position)

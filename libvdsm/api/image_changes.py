@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image: verbs that change an image as a whole, and not which layers it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+from msgspec import Meta
+
+from libvdsm.api.errors import (
+    CannotShrink,
+    DomainBusy,
+    DomainDamaged,
+    DomainReadOnly,
+    ImageDamaged,
+    ImageInUse,
+    ImageUnfinished,
+    Interrupted,
+    IsTemplate,
+    NoSpace,
+    NoSuchDomain,
+    NoSuchImage,
+    StorageFailed,
+    TaskStopped,
+    ToolFailed,
+    VolumeDamaged,
+    VolumeIllegal,
+)
+from libvdsm.api.types import MAX_CAPACITY, Bytes, DomainId, ImageId, ImageInfo, TaskInfo
+from libvdsm.declare import Right, verb
+
+
+class ImageChanges(ABC):
+    """Virtual disks: as a whole."""
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(
+            *(
+                NoSuchDomain,
+                DomainDamaged,
+                StorageFailed,
+                DomainBusy,
+                DomainReadOnly,
+                NoSpace,
+                TaskStopped,
+                Interrupted,
+            ),
+            *(NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged, IsTemplate),
+            *(CannotShrink, ToolFailed),
+        ),
+        positional=("image", "capacity"),
+    )
+    @abstractmethod
+    def resize(
+        self,
+        *,
+        domain: Annotated[DomainId, Meta(description="the domain")],
+        image: Annotated[ImageId, Meta(description="the image")],
+        capacity: Annotated[
+            Bytes, Meta(ge=1, le=MAX_CAPACITY, description="new size that the guest sees; rounded up to 512")
+        ],
+        shrink: Annotated[
+            bool, Meta(description="it may become smaller: what lies beyond the new end is lost")
+        ] = False,
+    ) -> TaskInfo[ImageInfo]:
+        """Make an image larger, or with `shrink` smaller: its newest volume, as `Volume.resize` does.
+
+        Snapshots keep the size that they had.  The image must not be in use.  A resize that the service did not
+        survive is finished when it starts again.
+        """
