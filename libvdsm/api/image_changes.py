@@ -27,8 +27,13 @@ from libvdsm.api.errors import (
     VolumeDamaged,
     VolumeIllegal,
 )
-from libvdsm.api.types import MAX_CAPACITY, Bytes, DomainId, ImageId, ImageInfo, TaskInfo
+from libvdsm.api.types import MAX_CAPACITY, Bytes, DomainId, ImageId, ImageInfo, TagChange, Tags, TaskInfo
 from libvdsm.declare import Right, verb
+
+_Domain = Annotated[DomainId, Meta(description="the domain")]
+_Image = Annotated[ImageId, Meta(description="the image")]
+
+_STORAGE = (NoSuchDomain, DomainDamaged, StorageFailed, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
 
 
 class ImageChanges(ABC):
@@ -38,18 +43,8 @@ class ImageChanges(ABC):
         since="1.1",
         right=Right.OPERATE,
         errors=(
-            *(
-                NoSuchDomain,
-                DomainDamaged,
-                StorageFailed,
-                DomainBusy,
-                DomainReadOnly,
-                NoSpace,
-                TaskStopped,
-                Interrupted,
-            ),
-            *(NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged, IsTemplate),
-            *(CannotShrink, ToolFailed),
+            *(*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged),
+            *(IsTemplate, CannotShrink, ToolFailed),
         ),
         positional=("image", "capacity"),
     )
@@ -57,8 +52,8 @@ class ImageChanges(ABC):
     def resize(
         self,
         *,
-        domain: Annotated[DomainId, Meta(description="the domain")],
-        image: Annotated[ImageId, Meta(description="the image")],
+        domain: _Domain,
+        image: _Image,
         capacity: Annotated[
             Bytes, Meta(ge=1, le=MAX_CAPACITY, description="new size that the guest sees; rounded up to 512")
         ],
@@ -70,4 +65,26 @@ class ImageChanges(ABC):
 
         Snapshots keep the size that they had.  The image must not be in use.  A resize that the service did not
         survive is finished when it starts again.
+        """
+
+    @verb(
+        since="1.1",
+        right=Right.OPERATE,
+        errors=(*_STORAGE, NoSuchImage, ImageUnfinished, ImageDamaged),
+        positional=("image", "tags"),
+    )
+    @abstractmethod
+    def set_tags(
+        self,
+        *,
+        domain: _Domain,
+        image: _Image,
+        tags: Annotated[Tags, Meta(description="short texts, such as `backup` or `env=prod`")],
+        change: Annotated[TagChange, Meta(description="what is done with them")] = TagChange.REPLACE,
+    ) -> TaskInfo[ImageInfo]:
+        """Set, add or remove an image's tags; with none given, and nothing else said, it has none afterwards.
+
+        They stay with the image through snapshots and moves, and mean nothing to the service or to oVirt; lists can
+        be filtered by them.  All tags of an image and its volumes take at most 1536 bytes.  It may be in use.  The
+        commit point is the replacing of the image's attributes.
         """
