@@ -161,7 +161,11 @@ class Call:
 
     def listen(self) -> int:
         """Print events until the user or the service has enough."""
-        events = self.client.listen(self._given.get("after"))
+        after = self._given.get("after")
+        events = self.client.listen(after)
+        if after == 0:
+            # Whoever says so wants all that there is.
+            events.missed = False
         self._tell_missed(events)
         for event in events:
             self._tell_missed(events)

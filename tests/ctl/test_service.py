@@ -330,6 +330,14 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(shared_daemon: Daemon
         assert listener.stderr.read() == ""
 
 
+def test_who_listens_is_told_what_is_lost(shared_daemon: Daemon) -> None:
+    with process("--connect", address(shared_daemon), "event", "listen", "--after", "1") as listener:
+        assert listener.stderr is not None
+        assert listener.stderr.readline().startswith("hsmctl: events were missed: ")
+        listener.terminate()
+        listener.wait(10)
+
+
 def test_the_service_is_reached_through_a_program(own_daemon: Daemon, ctl: Ctl, name: str, tmp_path: Path) -> None:
     ctl.address = f"exec:{sys.executable} -m hsm.daemon --home {own_daemon.home} --stdio"
     assert ctl.ok("image", "create", name, "--size", "1M").startswith(f"Created {name}")
