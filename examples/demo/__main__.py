@@ -17,12 +17,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from examples.demo import source
-from examples.demo.chapters import beginning, copies, crash, ending, finding, layers, owner, proof, transfers, undoing
+from examples.demo.chapters import (
+    beginning,
+    copies,
+    crash,
+    ending,
+    finding,
+    layers,
+    owner,
+    proof,
+    space,
+    transfers,
+    undoing,
+)
 from examples.demo.folder import check_space, work_folder
 from examples.demo.narrator import DemoFailed, Narrator
 from examples.demo.service import Service
 from examples.demo.stage import Stage
-from examples.demo.writes import MIB, Writes
+from examples.demo.writes import GIB, MIB, Writes
 from hsmctl.codes import BROKEN_PIPE, FAILED, INTERRUPTED
 from hsmctl.values import show_size
 from libvdsm.declare import ApiError
@@ -36,6 +48,7 @@ CHAPTERS = (
     ("Kill the service in the middle of a copy", crash.kill),
     ("Move to another domain, and back", copies.move),
     ("Go back to a snapshot, and drop another", undoing.go_back),
+    ("Give back what zeros take", space.give_back),
     ("Do without the template", undoing.flatten),
     ("Two disks at one instant", undoing.together),
     ("Back up what has changed", transfers.back_up),
@@ -82,7 +95,7 @@ def tell_story(tell: Narrator, work: Path, words: argparse.Namespace) -> None:
     """All chapters, in a folder."""
     with tell.chapter("A real image"):
         image = _image(tell, work, words.image)
-    large, small = (192 * MIB, 4 * MIB) if words.small else (256 * MIB, 32 * MIB)
+    large, small = (192 * MIB, 4 * MIB) if words.small else (GIB, 64 * MIB)
     check_space(work, 5 * (image.capacity + large + 2 * small))
     writes = Writes.behind(image.capacity, large=large, small=small)
     service = Service(work / "service")

@@ -191,6 +191,12 @@ class Stage:
         image = self.info(name)
         return self.images_folder / str(image.id) / str(image.leaf)
 
+    def snapshot(self, image: str, name: str) -> Path:
+        """The file of a state that was kept."""
+        found = self.info(image)
+        volume = next(volume for volume in found.chain or [] if volume.name == name)
+        return self.images_folder / str(found.id) / str(volume.id)
+
     def info(self, name: str) -> ImageInfo:
         """All about an image, its chain included."""
         with self.service.client() as client:

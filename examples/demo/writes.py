@@ -47,7 +47,7 @@ class Writes:
         first = max(GIB, -(-image // GIB) * GIB)
         end = first + large + 2 * small
         return cls(
-            capacity=max(2 * GIB, -(-end // GIB) * GIB),
+            capacity=max(4 * GIB, -(-end // GIB) * GIB),
             monday=Write(0x11, first, large),
             tuesday=Write(0x22, first + large // 2, small),
             today=Write(0x33, first + large, small),

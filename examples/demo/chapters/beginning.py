@@ -37,8 +37,8 @@ def import_image(stage: Stage) -> None:
         info.capacity == -(-image.capacity // 512) * 512 and len(info.chain or []) == 1,
         info,
     )
-    tell.say("A disk needs room. The present state of an image has the image's name:")
-    stage.hsmctl("volume", "resize", "web01", show_size(stage.writes.capacity))
+    tell.say("A disk needs room:")
+    stage.hsmctl("image", "resize", "web01", show_size(stage.writes.capacity))
     info = stage.info("web01")
     tell.claim(
         f"A guest sees {show_size(info.capacity)} now; on the storage web01 takes {show_size(info.actual_size)}.",
