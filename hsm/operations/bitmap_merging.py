@@ -15,7 +15,9 @@ from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord
 from hsm.formats.bitmaps import Bitmap
 from hsm.formats.qcow2 import Header
 from hsm.operations.base import Context
+from hsm.operations.encryption import itself
 from hsm.operations.making import qemu_img
+from hsm.tools.nodes import Source
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class _Bitmaps:
 
     context: Context
     domain: Domain
+    record: ImageRecord
     held: Held
     run: list[VolumeRecord]
 
@@ -41,11 +44,13 @@ class _Bitmaps:
         same_size = all(header and header.capacity == self.run[0].metadata.capacity for header in upper)
         return same_size and sorted(found) == list(range(len(found))) and all(b.sound for b in found.values())
 
+    def source(self, volume: VolumeRecord) -> Source:
+        return itself(self.context, self.domain, self.record, volume)
+
     def change(self, volume: VolumeRecord, name: str, *actions: str) -> None:
         granularity = next(iter(self.depths(name).values())).granularity if "add" in actions else None
-        path = self.domain.data_path(volume.folder, volume.id)
         qemu_img(self.context).bitmap(
-            path, name, *actions, descriptors=self.held.descriptors, granularity=granularity
+            self.source(volume), name, *actions, descriptors=self.held.descriptors, granularity=granularity
         )
         self.domain.sync_data(volume.folder, volume.id)
 
@@ -59,7 +64,7 @@ def _named(volume: VolumeRecord, name: str) -> Bitmap | None:
 
 
 def _run(context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], held: Held) -> _Bitmaps:
-    return _Bitmaps(context, domain, held, [record.volumes[volume.id] for volume in run])
+    return _Bitmaps(context, domain, record, held, [record.volumes[volume.id] for volume in run])
 
 
 def _can_have(header: Header | None) -> bool:
@@ -105,9 +110,6 @@ def merge(context: Context, domain: Domain, record: ImageRecord, run: list[Volum
             upper = found.run[depth]
             if upper is not base:
                 qemu_img(context).merge_bitmap(
-                    domain.data_path(base.folder, base.id),
-                    name,
-                    domain.data_path(upper.folder, upper.id),
-                    descriptors=held.descriptors,
+                    found.source(base), name, found.source(upper), descriptors=held.descriptors
                 )
         domain.sync_data(base.folder, base.id)

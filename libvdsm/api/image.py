@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from libvdsm.api.errors import (
     AlreadyPrepared,
+    CannotEncrypt,
     CannotShrink,
     DamagedImage,
     DomainBusy,
@@ -30,9 +31,11 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchVolume,
     NotSupported,
     NotTemplate,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     TemplateInUse,
@@ -62,12 +65,14 @@ from libvdsm.api.types import (
     Nothing,
     Path,
     PreparedInfo,
+    SecretId,
     Sort,
     TagChange,
     Tags,
     TaskInfo,
     VolumeFormat,
     VolumeId,
+    WithSecret,
 )
 from libvdsm.declare import Info, Right, verb
 
@@ -118,16 +123,25 @@ _NewVolumes = Annotated[
 ]
 _Wipe = Annotated[bool, Meta(description="overwrite the data with zeros before its space is given back")]
 
+_CloneSecret = Annotated[
+    SecretId,
+    Meta(
+        description="a secret of this host to encrypt its own layers with; absent: as the template is",
+        extra={"since": "1.1"},
+    ),
+]
+
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
 _STORAGE = (*_READING, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
 _CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged)
-_CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
+_CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse, NoSuchSecret)
+_OPENING = (NoSuchSecret, SecretWrong)
 
 
 class Image(ImageCopies, ImageLayers):
     """Virtual disks: each a chain of volumes, the newest of which a guest writes."""
 
-    @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported), positional=("name",))
+    @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported, CannotEncrypt), positional=("name",))
     @abstractmethod
     def create(
         self,
@@ -140,6 +154,7 @@ class Image(ImageCopies, ImageLayers):
         description: _Description | None = None,
         id: _NewImage | None = None,
         volume: _NewVolume | None = None,
+        secret: WithSecret | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Create an empty image.
 
@@ -150,7 +165,7 @@ class Image(ImageCopies, ImageLayers):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, VolumeExists, IsTemplate, NotSupported),
+        errors=(*_CHANGING, *_OPENING, VolumeExists, IsTemplate, NotSupported),
         positional=("image", "name"),
     )
     @abstractmethod
@@ -206,6 +221,7 @@ class Image(ImageCopies, ImageLayers):
         description: _Description | None = None,
         id: _NewImage | None = None,
         volume: _NewVolume | None = None,
+        secret: _CloneSecret | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Make a new image that stands on a template, and takes space only for what it changes.
 
@@ -215,7 +231,7 @@ class Image(ImageCopies, ImageLayers):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, HasSnapshots, ImageExists, VolumeExists, IsTemplate, NotSupported, ToolFailed),
+        errors=(*_CHANGING, *_OPENING, HasSnapshots, ImageExists, VolumeExists, IsTemplate, NotSupported, ToolFailed),
         positional=("image", "name"),
     )
     @abstractmethod
@@ -266,6 +282,7 @@ class Image(ImageCopies, ImageLayers):
             UnsupportedImage,
             DamagedImage,
             ToolFailed,
+            CannotEncrypt,
         ),
         positional=("source", "name"),
     )
@@ -301,6 +318,7 @@ class Image(ImageCopies, ImageLayers):
         description: _Description | None = None,
         id: _NewImage | None = None,
         volume: _NewVolume | None = None,
+        secret: WithSecret | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Make an image from a file.
 
@@ -312,7 +330,7 @@ class Image(ImageCopies, ImageLayers):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, NoSuchVolume, NotSupported, FileNotUsable, ToolFailed),
+        errors=(*_CHANGING, *_OPENING, NoSuchVolume, NotSupported, FileNotUsable, ToolFailed),
         positional=("image", "target"),
     )
     @abstractmethod
@@ -396,7 +414,7 @@ class Image(ImageCopies, ImageLayers):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*_CHANGING, VolumeExists, IsTemplate),
+        errors=(*_CHANGING, *_OPENING, VolumeExists, IsTemplate),
         positional=("images",),
     )
     @abstractmethod

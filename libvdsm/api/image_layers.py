@@ -21,11 +21,13 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchVolume,
     NotBelow,
     NotSnapshot,
     NotSupported,
     NotTemplate,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     ToolFailed,
@@ -59,7 +61,8 @@ _CHANGING = (
     *(NoSuchDomain, DomainDamaged, StorageFailed, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted),
     *(NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged, IsTemplate),
 )
-_MOVING = (*_CHANGING, ToolFailed)
+_OPENING = (NoSuchSecret, SecretWrong)
+_MOVING = (*_CHANGING, *_OPENING, ToolFailed)
 
 
 class ImageLayers(ABC):
