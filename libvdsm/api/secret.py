@@ -67,7 +67,7 @@ class Secret(ABC):
     on the host where that is done.  No verb answers a secret's value.
     """
 
-    @verb(since="1.1", right=Right.OPERATE, errors=(SecretExists, SecretsUnusable))
+    @verb(since="1.1", right=Right.OPERATE, errors=(SecretExists, SecretsUnusable), positional=("name",))
     @abstractmethod
     def define(
         self,
@@ -83,7 +83,7 @@ class Secret(ABC):
         refused, since images may be encrypted with the one that is there.
         """
 
-    @verb(since="1.1", right=Right.OPERATE, errors=(SecretExists, SecretsUnusable))
+    @verb(since="1.1", right=Right.OPERATE, errors=(SecretExists, SecretsUnusable), positional=("name",))
     @abstractmethod
     def generate(
         self,
