@@ -76,7 +76,7 @@ class Argument:
         if self.kind is Kind.HIDDEN:
             return str(Kind.FILE.value)
         if self.kind in (Kind.FILE, Kind.SIZE) or not named:
-            return self.kind.value
+            return str(self.kind.value)
         name = self.parameter.name.rstrip("_").upper().replace("_", "-")
         return name.removesuffix("S") if self.many else name
 

@@ -109,7 +109,7 @@ def refuse_unfit(verb: str, selection: Selection, form: Form) -> None:
         raise InvalidParameter(verb=verb, reason="either a secret, or no encryption any more")
     secret = encrypted_with(selection, form)
     if count > 1 and secret != selection.secret:
-        raise NeedsCollapse(image=selection.record.id, volumes=count, form="encrypted in another way")
+        raise NeedsCollapse(image=selection.record.id, volumes=count, form="re-encrypted")
     if secret is not None:
         able(format_, form.allocation or selection.top.metadata.allocation, form.cluster_size, compress=form.compress)
     if format_ is VolumeFormat.RAW and (form.compress or form.cluster_size):

@@ -47,8 +47,8 @@ class SecretService(Service, Secret):
 
     def list(self, *, limit: int = 10_000, start: str | None = None) -> SecretPage:
         with _failures():
-            infos = [_told(secret) for secret in self.context.secrets.all()]
-        items, following = page(infos, lambda info: f"{info.name or ''} {info.id}", limit, start)
+            infos = sorted((_told(secret) for secret in self.context.secrets.all()), key=_key)
+        items, following = page(infos, _key, limit, start)
         return SecretPage(items=items, next=following)
 
     def get_info(self, *, secret: SecretId) -> SecretInfo:
@@ -76,6 +76,10 @@ class SecretService(Service, Secret):
                 image = user_of(domain, secret)
             if image is not None:
                 raise SecretInUse(secret=secret, image=image, domain=item.id)
+
+
+def _key(info: SecretInfo) -> str:
+    return f"{info.name or ''} {info.id}"
 
 
 def _told(secret: secrets.Secret) -> SecretInfo:

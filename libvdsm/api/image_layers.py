@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from libvdsm.api.errors import (
     CannotChange,
+    CannotEncrypt,
     DomainBusy,
     DomainDamaged,
     DomainReadOnly,
@@ -165,7 +166,7 @@ class ImageLayers(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*_MOVING, NotTemplate, CannotChange, NotSupported),
+        errors=(*_MOVING, NotTemplate, CannotChange, CannotEncrypt, NotSupported),
         positional=("image", "template"),
     )
     @abstractmethod
