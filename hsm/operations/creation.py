@@ -271,8 +271,10 @@ class Clone(_Creation):
         return [Wanted(template.id, self.params.template, shared=True)]
 
     def new_luks(self, domain: Domain) -> Luks | None:
-        of_template = chains.image_of(domain, self.params.template).attributes.secret
-        return encryption.new_luks(self.context, self.secret or of_template)
+        template = chains.image_of(domain, self.params.template)
+        if self.secret in (None, template.attributes.secret):
+            return encryption.luks_on(self.context, domain, template, chains.leaf_of(template))
+        return encryption.new_luks(self.context, self.secret)
 
     def _template(self, domain: Domain) -> VolumeRecord:
         record = chains.image_of(domain, self.params.template)

@@ -14,6 +14,7 @@ from uuid import UUID
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord
 from hsm.formats import luks, qcow2
 from hsm.formats.luks import Luks
+from hsm.operations import chains
 from hsm.operations.base import Context
 from hsm.operations.making import qemu_img
 from hsm.secrets import SecretsFailed
@@ -42,12 +43,6 @@ def key_of(context: Context, secret: UUID) -> Key:
     if found is None:
         raise NoSuchSecret(secret=SecretId(secret))
     return found
-
-
-def key_of_image(context: Context, record: ImageRecord) -> None:
-    """This host has the secret of an image, if that is encrypted."""
-    if record.attributes.secret is not None:
-        key_of(context, record.attributes.secret)
 
 
 def secret_of(domain: Domain, record: ImageRecord, volume: VolumeRecord) -> UUID | None:
@@ -87,6 +82,18 @@ def itself(context: Context, domain: Domain, record: ImageRecord, volume: Volume
     return source_of(context, domain, record, volume, alone=True)
 
 
+def prove_keys(context: Context, source: Source) -> None:
+    """The secrets of this host open a volume, and all that it stands on."""
+    if source.keys:
+        qemu_img(context).try_keys(source)
+
+
+def prove_image(context: Context, domain: Domain, record: ImageRecord) -> None:
+    """The same of all that an image shows; what is not encrypted costs nothing."""
+    if is_encrypted(record):
+        prove_keys(context, source_of(context, domain, record, chains.leaf_of(record)))
+
+
 def new_luks(context: Context, secret: UUID | None) -> Luks | None:
     """What a new volume is encrypted with; it may take a second, so never while a domain's lease is held."""
     if secret is None:
@@ -100,7 +107,7 @@ def luks_on(context: Context, domain: Domain, record: ImageRecord, below: Volume
     if record.attributes.secret is None:
         return None
     # Were it wrong here, one image would have layers of two keys.
-    qemu_img(context).try_keys(source_of(context, domain, record, below, alone=True))
+    prove_keys(context, source_of(context, domain, record, below, alone=True))
     return new_luks(context, record.attributes.secret)
 
 

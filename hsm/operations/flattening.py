@@ -14,6 +14,7 @@ from hsm.formats.attributes import AnyIntent, Flatten, Pull, Rebase
 from hsm.formats.volume import next_generation
 from hsm.operations import chains, pulling
 from hsm.operations.base import lock_image
+from hsm.operations.encryption import prove_image
 from hsm.operations.inplace import InPlace, Moving
 from hsm.operations.merging import pulled, unfit_to_pull
 from hsm.tasks.locks import Locks
@@ -83,6 +84,10 @@ class RebaseImage(_Pulling):
             raise NotTemplate(image=record.id)
         chains.usable(domain, record, chains.chain_of(record, leaf))
         return leaf
+
+    def make_ready(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> None:
+        if self.params.template is not None:
+            prove_image(self.context, domain, chains.image_of(domain, self.params.template))
 
     def done(self, record: ImageRecord) -> bool:
         linked = next((volume for volume in record.volumes.values() if volume.is_linked), None)

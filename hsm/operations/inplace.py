@@ -117,7 +117,7 @@ class InPlace(BaseOperation):
             # What no program can read to its end would leave the image unfinished for good.
             job.check()
             readable(self.context, domain, record.volumes[volume], job)
-        encryption.key_of_image(self.context, record)
+        encryption.prove_image(self.context, domain, record)
         self.make_ready(domain, record, intent)
         room(self.context, domain, self.moving(record, intent))
         with domain_lease(self.context, domain), ExitStack() as undo:

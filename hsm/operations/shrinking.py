@@ -85,13 +85,13 @@ class ShrinkingResize(Resize):
                 return super().run(job)
             held = domain.acquire([Wanted(volume.id, record.id)])
             leases.callback(held.release)
+            encryption.prove_image(self.context, domain, record)
             with domain_lease(self.context, domain):
                 record, volume = self.find(domain)
                 if record.attributes.intent is None:
                     chains.expect_generation(volume, self.params.generation)
                     self.resizable(record, volume)
                     chains.usable(domain, record, chains.chain_of(record, volume))
-                    encryption.key_of_image(self.context, record)
                     job.commit()
                     domain.set_attributes(record.id, msgspec.structs.replace(record.attributes, intent=self.mine))
             finish(self.context, job, domain, record.id, held)

@@ -25,7 +25,7 @@ from hsm.operations import chains, expiring
 from hsm.operations.base import Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.creation import absent
 from hsm.operations.deletion import give_back
-from hsm.operations.encryption import new_luks, source_of
+from hsm.operations.encryption import new_luks, prove_keys, source_of
 from hsm.operations.making import Plan, empty_data, plan_volume
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
@@ -169,6 +169,8 @@ def export(context: Context, domain: Domain, record: Record, *, read_only: bool 
     else:
         image = chains.image_of(domain, record.image)
         source = source_of(context, domain, image, image.volumes[record.volume])
+        # The server answers before it opens what it serves.
+        prove_keys(context, source)
     return Export(source, read_only=read_only or not record.is_upload, sparse=sparse)
 
 

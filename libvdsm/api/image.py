@@ -193,6 +193,7 @@ class Image(ImageCopies, ImageLayers):
             NotSupported,
             NotTemplate,
             CannotShrink,
+            SecretWrong,
             ImageDamaged,
             VolumeIllegal,
             VolumeDamaged,

@@ -26,6 +26,7 @@ from libvdsm.api.types import (
     TaskInfo,
     VolumeFormat,
     VolumeId,
+    VolumeInfo,
 )
 from tests.formats import qemu
 from tests.verbs.copies import copy, healthy, path_of
@@ -63,13 +64,12 @@ def image(scene: Scene, secret: SecretId) -> ImageInfo:
 def chain(scene: Scene, keys: Keys, image: ImageInfo) -> ImageInfo:
     """Four layers of different sizes, with data, other data over it, zeros over data, and discarded ranges."""
     keys.io(image, "write -q -P 0x11 0 2M")
-    for number, (size, *commands) in enumerate(
-        (
-            (8, "write -q -P 0x22 1M 1M"),
-            (4, "write -q -P 0x33 1280k 640k", "write -q -z 0 256k", "discard -q 1920k 64k"),
-            (6, "write -q -P 0x44 100k 4k", "write -q -P 0x55 5M 64k"),
-        )
-    ):
+    layers = (
+        (8, ("write -q -P 0x22 1M 1M",)),
+        (4, ("write -q -P 0x33 1280k 640k", "write -q -z 0 256k", "discard -q 1920k 64k")),
+        (6, ("write -q -P 0x44 100k 4k", "write -q -P 0x55 5M 64k")),
+    )
+    for number, (size, commands) in enumerate(layers):
         image = scene.snapshot(image, name=f"snapshot {number}")
         if size * MIB != image.capacity:
             resize = scene.client.volume.resize
@@ -317,8 +317,8 @@ def test_a_copy_as_it_is_needs_no_key(scene: Scene, keys: Keys, chain: ImageInfo
 def test_a_collapsed_copy(
     scene: Scene, keys: Keys, chain: ImageInfo, secret: SecretId, other_secret: SecretId, way: str
 ) -> None:
-    more: dict[str, Any] = {"same": {}, "another": {"secret": other_secret}, "none": {"decrypt": True}}[way]
-    done = copy(scene, chain, collapse=True, checksum=True, **more).image
+    ways: dict[str, dict[str, Any]] = {"same": {}, "another": {"secret": other_secret}, "none": {"decrypt": True}}
+    done = copy(scene, chain, collapse=True, checksum=True, **ways[way]).image
     assert done.secret == {"same": secret, "another": other_secret, "none": None}[way]
     assert keys.seen(done) == keys.seen(chain)
     healthy(scene)
@@ -459,6 +459,29 @@ def test_with_another_value_of_it_neither(
 def test_nothing_is_encrypted_with_what_is_not_there(scene: Scene, tmp_path: Path, verb: str) -> None:
     samples = Samples(scene, tmp_path)
     assert raised(NoSuchSecret, lambda: samples.call(verb, secret=MISSING)).secret == MISSING
+
+
+@provokes("Image.clone", "NoSuchSecret")
+def test_nor_is_a_clone(scene: Scene) -> None:
+    template = scene.template(MIB)
+    assert raised(NoSuchSecret, lambda: scene.clone(template, secret=MISSING)).secret == MISSING
+
+
+@provokes("Volume.create", "NoSuchSecret", "SecretWrong")
+def test_nor_a_volume_on_top_of_what_is(scene: Scene, keys: Keys, image: ImageInfo, secret: SecretId) -> None:
+    create = scene.client.volume.create
+
+    def on_top() -> VolumeInfo:
+        return scene.wait(create(domain=scene.domain, image=image.id, parent=image.leaf))
+
+    value = keys.value(secret)
+    keys.wrong(secret)
+    raised(SecretWrong, on_top)
+    scene.client.secret.delete(secret=secret, force=True)
+    raised(NoSuchSecret, on_top)
+    scene.client.secret.define(id=secret, value=value)
+    assert on_top().encryption is Encryption.LUKS
+    healthy(scene)
 
 
 def test_what_needs_no_key_works_without(scene: Scene, keys: Keys, chain: ImageInfo, secret: SecretId) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def keys(scene: Scene) -> Keys:
 def test_a_secret_is_kept_and_told_without_its_value(scene: Scene, keys: Keys) -> None:
     api = scene.client.secret
     made = api.define(value=VALUE, name="shop", description="the shop's")
+    assert scene.client.secret.get_info(secret=made.id) == made
     assert (made.name, made.description, made.generated) == ("shop", "the shop's", False)
     assert api.get_info(secret=made.id) == made
     assert [item.id for item in api.list().items] == [made.id]
@@ -176,7 +178,7 @@ def test_a_broken_place_says_so(scene: Scene, keys: Keys, verb: str) -> None:
     if verb == "Secret.delete":
         folder.rename(folder.with_name("away"))
         folder.write_text("no folder")
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "Secret.define": lambda: api.define(value=VALUE, id=broken.id),
         "Secret.generate": lambda: api.generate(id=broken.id),
         "Secret.list": api.list,
