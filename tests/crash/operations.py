@@ -24,6 +24,7 @@ from libvdsm.api.types import (
 from tests.crash import bitmaps, proofs
 from tests.crash.contents import Contents, digest_of, digest_of_zeros
 from tests.crash.copies import COPIES
+from tests.crash.encrypted import ENCRYPTED
 from tests.crash.fixture import (
     CHAIN,
     CLONE,
@@ -560,4 +561,5 @@ OPERATIONS = [
         gone=(TransferStateWrong,),
     ),
     *bitmaps.OPERATIONS,
+    *ENCRYPTED,
 ]
