@@ -19,6 +19,7 @@ RUN = (
     "docs/guide/transfers.md",
     "docs/guide/images.md",
     "docs/guide/backup.md",
+    "docs/guide/encryption.md",
 )
 """The pages whose console blocks are run, from the first command to the last."""
 
