@@ -198,6 +198,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "image upload": (
         Example("hsmctl image upload debian-12.qcow2", "the image is called debian-12"),
         Example("hsmctl image upload disk.raw web06 --format raw"),
+        Example("hsmctl image upload debian-12.qcow2 safe02 --secret web-key", "encrypted where it arrives"),
     ),
     "image download": (
         Example("hsmctl image download web01 web01.qcow2"),

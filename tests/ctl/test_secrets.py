@@ -16,7 +16,8 @@ from hsmctl import secrets
 from hsmctl.failure import Refusal
 from tests import service
 from tests.ctl.conftest import ROOT, Ctl, address
-from tests.verbs.keys import value_of
+from tests.formats import qemu
+from tests.verbs.keys import value_of, written
 
 
 def test_a_value_comes_from_a_file(ctl: Ctl, name: str, tmp_path: Path, shared_daemon: service.Daemon) -> None:
@@ -101,3 +102,23 @@ def test_an_image_tells_its_secret_by_name(ctl: Ctl, name: str) -> None:
 
 def test_an_empty_list_says_what_to_do(capsys: pytest.CaptureFixture[str], own_daemon: service.Daemon) -> None:
     assert Ctl(capsys, address(own_daemon)).ok("secret", "list").startswith("This host has no secrets.")
+
+
+@pytest.mark.parametrize("format_", ["raw", "qcow2"])
+def test_a_file_is_encrypted_where_it_arrives(
+    ctl: Ctl, name: str, tmp_path: Path, shared_daemon: service.Daemon, format_: str
+) -> None:
+    data = os.urandom(2**20)
+    file, back = tmp_path / "disk", tmp_path / "back"
+    file.write_bytes(data)
+    if format_ == "qcow2":
+        file = tmp_path / "disk.qcow2"
+        qemu.image_tool("convert", "-O", "qcow2", tmp_path / "disk", file)
+    ctl.ok("secret", "generate", name)
+    ctl.ok("image", "upload", file, name, "--secret", name)
+    assert ctl.json("image", "info", name)["encryption"] == "luks"
+    assert written(shared_daemon.home / "domains", data[:64]) == []
+    ctl.ok("image", "download", name, back, "--format", "raw")
+    assert back.read_bytes() == data
+    ctl.ok("image", "delete", name)
+    ctl.ok("secret", "delete", name)
