@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from libvdsm.api.image_layers import MergeDirection
-from libvdsm.api.types import FileFormat, SecretId
+from libvdsm.api.transfer import Direction
+from libvdsm.api.types import FileFormat, SecretId, TransferId
 from tests.crash import proofs
 from tests.crash.contents import digest_of, digest_of_zeros
 from tests.crash.fixture import (
@@ -26,6 +27,7 @@ from tests.crash.fixture import (
 )
 from tests.crash.invariants import Facts
 from tests.crash.operation import Operation, Task, World
+from tests.transfers import http
 
 _CONTENT, _EMPTY = digest_of(SOURCE), digest_of_zeros(8 * MIB)
 _NEW_SECRET = SecretId(image("new secret"))
@@ -79,6 +81,28 @@ def _merged(left: object, gone: object) -> proofs.Proof:
         )
 
     return proof
+
+
+_UPLOAD = TransferId(image("encrypted upload"))
+
+
+def _upload(world: World) -> None:
+    world.client.transfer.start(
+        domain=MAIN,
+        direction=Direction.UPLOAD,
+        size=8 * MIB,
+        image=NEW,
+        volume=NEW_VOLUME,
+        id=_UPLOAD,
+        secret=SECRET,
+    )
+
+
+def _uploaded(world: World) -> None:
+    """All of it has been sent, and that is known."""
+    _upload(world)
+    http.put(world.client.transfer.get_info(transfer=_UPLOAD), 0, SOURCE)
+    world.client.transfer.checkpoint(transfer=_UPLOAD, arrived=8 * MIB)
 
 
 ENCRYPTED = [
@@ -151,6 +175,14 @@ ENCRYPTED = [
         _merged(_LEAF, _BASE),
         halfway=(SAFE,),
         leaks=True,
+    ),
+    Operation("encrypted upload started", "Transfer.start", _upload, _made(_EMPTY, SECRET)),
+    Operation(
+        "encrypted upload finished",
+        "Transfer.finish",
+        lambda w: w.client.transfer.finish(transfer=_UPLOAD),
+        lambda before, after: after[f"{NEW}/{NEW_VOLUME} data"] == _CONTENT,
+        arrange=_uploaded,
     ),
     Operation(
         "encrypted image reverted",

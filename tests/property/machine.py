@@ -7,6 +7,10 @@ differently each time: rules get numbers, and say here which image they mean.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tempfile
+
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
@@ -38,9 +42,14 @@ class Verbs(Judge):
 
     # ---- making
 
-    @initialize(format_=formats, blocks=block_maps)
-    def begin_with_a_template_its_clone_and_an_image(self, format_: VolumeFormat, blocks: Blocks) -> None:
-        self._create(2**20, format_, Allocation.SPARSE, "template")
+    @initialize(format_=formats, blocks=block_maps, encrypted=st.booleans())
+    def begin_with_a_template_its_clone_and_an_image(
+        self, format_: VolumeFormat, blocks: Blocks, encrypted: bool
+    ) -> None:
+        if encrypted:
+            self.create_encrypted_image(2**20, "template")
+        else:
+            self._create(2**20, format_, Allocation.SPARSE, "template")
         self.guest_writes(0, blocks, stays=False)
         self.make_template(0)
         self.clone_template(0, None, "clone")
@@ -63,6 +72,17 @@ class Verbs(Judge):
                 volume=volume,
             ),
             lambda model: model.create(image, volume, capacity, format_, allocation, name),
+        )
+
+    @rule(capacity=capacities, name=names)
+    def create_encrypted_image(self, capacity: int, name: str | None) -> None:
+        image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
+        secret = self.service.secret
+        self.create(
+            lambda client, domain: client.image.create(
+                domain=domain, capacity=capacity, name=name, id=image, volume=volume, secret=secret
+            ),
+            lambda model: model.create_encrypted(image, volume, capacity, name),
         )
 
     @rule(capacity=capacities, format_=formats)
@@ -268,7 +288,10 @@ class Verbs(Judge):
         inside = {block: pattern for block, pattern in blocks.items() if (block + 1) * BLOCK <= known.leaf.capacity}
         info = self.service.client.image.get_info(domain=self.domain, image=image)
         assert info.prepared is not None
-        fill(info.prepared.path, info.prepared.format.value, inside)
+        if info.secret is not None:
+            fill_encrypted(info.prepared.path, self.service.value_of(info.secret), inside)
+        else:
+            fill(info.prepared.path, info.prepared.format.value, inside)
         self.model.write(image, inside)
         if not stays:
             self._teardown_image(image)
@@ -455,6 +478,7 @@ def shown(info: ImageInfo) -> dict[str, object]:
         "prepared": prepared,
         "damage": info.damage,
         "tags": info.tags or [],
+        "encrypted": info.encryption is not None,
     }
 
 
@@ -472,7 +496,25 @@ def described(image: Image) -> dict[str, object]:
         "prepared": image.prepared,
         "damage": None,
         "tags": image.tags,
+        "encrypted": image.encrypted,
     }
+
+
+def fill_encrypted(path: str, value: str, blocks: Blocks) -> None:
+    """The same through a key.  Whole clusters are written, so nothing below is needed."""
+    node = {
+        "driver": "qcow2",
+        "file": {"driver": "file", "filename": path},
+        "encrypt": {"format": "luks", "key-secret": "k"},
+        "backing": None,
+    }
+    with tempfile.NamedTemporaryFile("w") as key:
+        key.write(value)
+        key.flush()
+        words = [f"write -q -P {pattern} {block * BLOCK} {BLOCK}" for block, pattern in blocks.items()]
+        argv = ["qemu-io", "--object", f"secret,id=k,file={key.name}", "json:" + json.dumps(node)]
+        done = subprocess.run(argv, input="\n".join(words), capture_output=True, text=True, timeout=60, check=True)
+    assert "failed" not in done.stdout
 
 
 def fill(path: str, format_: str, blocks: Blocks) -> None:

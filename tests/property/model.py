@@ -83,6 +83,7 @@ class Image:
     is_template: bool = False
     prepared: str | None = None
     tags: list[str] = field(default_factory=list)
+    encrypted: bool = False
 
     @property
     def leaf(self) -> Layer:
@@ -188,6 +189,11 @@ class Model:
             layer = Layer(volume, rounded(capacity), format_, allocation, dict(blocks or {}))
             self._add(Image(image, [layer], name))
 
+    def create_encrypted(self, image: ImageId, volume: VolumeId, capacity: int, name: str | None) -> None:
+        """Image.create with the service's secret"""
+        self.create(image, volume, capacity, VolumeFormat.QCOW2, Allocation.SPARSE, name)
+        self.images[image].encrypted = True
+
     def import_(
         self,
         image: ImageId,
@@ -270,7 +276,7 @@ class Model:
                 ImageInUse: self.in_use([found.leaf], exclusively=False),
             }
         )
-        self._add(Image(image, [Layer(volume, wanted)], name, template=template))
+        self._add(Image(image, [Layer(volume, wanted)], name, template=template, encrypted=found.encrypted))
 
     def make_template(self, image: ImageId) -> None:
         found = self.existing(image)
@@ -300,7 +306,7 @@ class Model:
             blocks |= layer.blocks
         blocks = {block: pattern for block, pattern in blocks.items() if block * BLOCK < found.leaf.capacity}
         copied = Layer(volume, found.leaf.capacity, blocks=blocks, text=found.leaf.text)
-        self._add(Image(image, [copied], name, is_template=True))
+        self._add(Image(image, [copied], name, is_template=True, encrypted=found.encrypted))
 
     # ---- changing
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -12,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from libvdsm.api.errors import CannotEncrypt, InvalidParameter, NeedsCollapse, NoSuchSecret, SecretWrong, VolumeExists
+from libvdsm.api.errors import (
+    CannotEncrypt,
+    InvalidParameter,
+    NeedsCollapse,
+    NoSuchSecret,
+    SecretWrong,
+    UnsupportedImage,
+    VolumeExists,
+)
 from libvdsm.api.image_layers import MergeDirection
 from libvdsm.api.transfer import Content, Direction
 from libvdsm.api.types import (
@@ -198,6 +207,15 @@ def test_a_copy_is_either_encrypted_or_not(scene: Scene, image: ImageInfo, secre
 def test_a_chain_is_encrypted_anew_only_when_collapsed(scene: Scene, chain: ImageInfo, other_secret: SecretId) -> None:
     raised(NeedsCollapse, lambda: copy(scene, chain, secret=other_secret))
     raised(NeedsCollapse, lambda: copy(scene, chain, decrypt=True))
+
+
+def test_a_file_that_is_encrypted_itself_is_not_imported(scene: Scene, image: ImageInfo, tmp_path: Path) -> None:
+    shutil.copy(scene.data(image), tmp_path / "encrypted.qcow2")
+    call = scene.client.image.import_
+    error = raised(
+        UnsupportedImage, lambda: scene.wait(call(domain=scene.domain, path=str(tmp_path / "encrypted.qcow2")))
+    )
+    assert "decrypt it first" in error.message
 
 
 # ---- its life
