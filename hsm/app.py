@@ -21,6 +21,7 @@ from hsm.operations.attending import Attendant
 from hsm.operations.base import Context
 from hsm.operations.catalogue import OPERATIONS, rebuild
 from hsm.operations.transferring import recover
+from hsm.secrets import Secrets
 from hsm.services.admission import Admission
 from hsm.services.audit import AuditService
 from hsm.services.base import Parts, Service
@@ -30,6 +31,7 @@ from hsm.services.domain import DomainService
 from hsm.services.event import EventService
 from hsm.services.host import HostService
 from hsm.services.image import ImageService
+from hsm.services.secret import SecretService
 from hsm.services.session import SessionService
 from hsm.services.task import TaskService
 from hsm.services.transfer import TransferService
@@ -76,6 +78,7 @@ SERVICES: dict[str, type[Service]] = {
     "Audit": AuditService,
     "Transfer": TransferService,
     "Bitmap": BitmapService,
+    "Secret": SecretService,
 }
 _PATIENCE = 20.0
 _OWNER = "the service"
@@ -94,7 +97,9 @@ class App:
         keepers = Keepers(run)
         registry = Registry(installed_drivers(), state / "domains.json")
         self.transfers = Transfers(config, runner, self.events)
-        self.context = Context(config, registry, runner, keepers, self.events, self.transfers)
+        self.context = Context(
+            config, registry, runner, keepers, self.events, self.transfers, Secrets(state / "secrets")
+        )
         store = TaskStore(state / "tasks.db")
         keep, count = config.tasks.keep, config.tasks.keep_count
         ownerships: list[Ownership] = [NonTransparent(store, keep, count), Transparent(keep, count)]

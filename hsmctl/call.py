@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from hsmctl import commands, failure, files, output, progress
 from hsmctl.codes import FAILED, INTERRUPTED, OK, UNREACHABLE
@@ -17,6 +18,7 @@ from hsmctl.commands import Argument
 from hsmctl.connection import open_client
 from hsmctl.failure import Refusal
 from hsmctl.names import ENVIRONMENT, Names, read_all
+from hsmctl.secrets import read_value
 from hsmctl.shown import Shown
 from hsmctl.tables import event_line
 from hsmctl.values import Kind, element, parse_id, show_duration
@@ -123,6 +125,8 @@ class Call:
                 if wanted
                 else None
             )
+        if kind is Kind.HIDDEN:
+            return read_value(text) if text is not None or argument.parameter.required else None
         if text is None or kind is Kind.FILE:
             return None
         if kind is Kind.IMAGE:
@@ -131,10 +135,8 @@ class Call:
             return whole or self.names.image(text, self._given.get("domain") or self.names.domain(None))
         if kind is Kind.VOLUME:
             return self.names.volume(text, self._given["domain"], self._given.get("image"))
-        if kind is Kind.TASK:
-            return self.names.task(text)
-        if kind is Kind.TRANSFER:
-            return self.names.transfer(text)
+        if kind in _LOOKED_UP:
+            return _LOOKED_UP[kind](self.names, text)
         if kind is Kind.CHOICE:
             return bare((element(argument.parameter) or argument.parameter).type)(text)
         if kind is Kind.PATH:
@@ -201,6 +203,13 @@ class Call:
 
 _RANK = {Kind.DOMAIN: -3, Kind.IMAGE: -2, Kind.VOLUME: -1}
 """Domains first: what a name means is asked on its domain, and a snapshot's within its image."""
+
+_LOOKED_UP: dict[Kind, Callable[[Names, str], UUID]] = {
+    Kind.TASK: Names.task,
+    Kind.TRANSFER: Names.transfer,
+    Kind.SECRET: Names.secret,
+}
+"""What is known by itself, and not as a part of something else."""
 
 _SPECIAL: dict[str, Callable[[Call], int]] = {
     "Event.subscribe": Call.listen,

@@ -30,7 +30,7 @@ _SHORT = ("get-capabilities", "get-extents", "get-info", "get-stats", "subscribe
 """Verbs that hsmctl itself calls by their first alias when it mentions them."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Storage": ("Image", "Domain", "Volume", "Bitmap"),
+    "Storage": ("Image", "Domain", "Volume", "Bitmap", "Secret"),
     "What goes on": ("Task", "Transfer", "Event", "Audit"),
     "The service": ("Host", "Config", "Session"),
 }
@@ -73,8 +73,10 @@ class Argument:
     @property
     def metavar(self) -> str:
         named = self.kind in (Kind.TEXT, Kind.IMAGE) or self.positional
+        if self.kind is Kind.HIDDEN:
+            return str(Kind.FILE.value)
         if self.kind in (Kind.FILE, Kind.SIZE) or not named:
-            return self.kind.value
+            return str(self.kind.value)
         name = self.parameter.name.rstrip("_").upper().replace("_", "-")
         return name.removesuffix("S") if self.many else name
 
@@ -125,9 +127,11 @@ def _arguments(full: str) -> tuple[Argument, ...]:
 def _argument(verb: Verb, parameter: Parameter, positional: bool) -> Argument:
     kind = kind_of(verb, parameter)
     option = "--" + parameter.extra.get("option", kebab(parameter.name))
+    if kind is Kind.HIDDEN:
+        option += "-file"
     if kind is Kind.FLAG and parameter.default is True:
         option = option.replace("--", "--no-", 1)
-    required = parameter.required or kind is Kind.FILE
+    required = (parameter.required or kind is Kind.FILE) and kind is not Kind.HIDDEN
     if is_place(parameter.name, kind) and not (positional and _names_its_domain(verb)):
         required = False
     return Argument(parameter, kind, positional, required, option, element(parameter) is not None)

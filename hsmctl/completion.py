@@ -64,6 +64,8 @@ def _candidates(argument: Argument, words: argparse.Namespace) -> Sequence[Candi
         return known.task_candidates()
     if argument.kind is Kind.TRANSFER:
         return known.transfer_candidates()
+    if argument.kind is Kind.SECRET:
+        return known.secret_candidates()
     domain = known.domain(getattr(words, "param_domain", None))
     if argument.kind is Kind.IMAGE:
         images = known.image_candidates(domain)

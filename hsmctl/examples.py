@@ -52,6 +52,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "Image.create": (
         Example("hsmctl image create web01 --size 64G"),
         Example("hsmctl image create db01 --size 200G --format raw --allocation preallocated"),
+        Example("hsmctl image create safe01 --size 64G --secret web-key", "encrypted"),
         Example('hsmctl image create web02 --size 1.5T --domain fast --description "shop, since May"'),
     ),
     "Image.snapshotMany": (Example("hsmctl image snapshot-many web01 db01 --name before-upgrade"),),
@@ -152,6 +153,17 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl image tag web01", "it has none any more"),
     ),
     "Volume.setTags": (Example("hsmctl volume tag before-upgrade consistent --image web01"),),
+    "Secret.define": (
+        Example("hsmctl secret define shop-key", "asks for the value"),
+        Example("hsmctl secret define shop-key --value-file key.txt --id 0b3a2f1c-5d64-4e0f-9a57-8c1d2e3f4a5b"),
+    ),
+    "Secret.generate": (Example("hsmctl secret generate web-key"),),
+    "Secret.list": (Example("hsmctl secret list"),),
+    "Secret.getInfo": (Example("hsmctl secret info web-key"),),
+    "Secret.delete": (
+        Example("hsmctl secret delete web-key"),
+        Example("hsmctl secret delete web-key --force", "what is encrypted with it cannot be read here any more"),
+    ),
     "Bitmap.add": (Example("hsmctl bitmap add web01 backup-1", "where a full backup is made"),),
     "Bitmap.list": (Example("hsmctl bitmap list web01"),),
     "Bitmap.getExtents": (Example("hsmctl bitmap extents web01 backup-1 --json", "what was written since then"),),
@@ -199,6 +211,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "image upload": (
         Example("hsmctl image upload debian-12.qcow2", "the image is called debian-12"),
         Example("hsmctl image upload disk.raw web06 --format raw"),
+        Example("hsmctl image upload debian-12.qcow2 safe02 --secret web-key", "encrypted where it arrives"),
     ),
     "image download": (
         Example("hsmctl image download web01 web01.qcow2"),

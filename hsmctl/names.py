@@ -26,6 +26,8 @@ from libvdsm.api.types import (
     DomainId,
     ImageId,
     ImageInfo,
+    PreparedInfo,
+    SecretId,
     TaskId,
     TaskInfo,
     TransferId,
@@ -165,6 +167,11 @@ class Names:
             return TransferId(whole)
         return TransferId(self._chosen(text, self.transfer_candidates(), "transfer", "", "hsmctl transfer list"))
 
+    def secret(self, text: str) -> SecretId:
+        if whole := parse_id(text):
+            return SecretId(whole)
+        return SecretId(self._chosen(text, self.secret_candidates(), "secret", "", "hsmctl secret list"))
+
     def refuse_taken(self, cls: str, name: str, given_id: UUID | None, domain: DomainId | None) -> None:
         """Refuse a name that another has; the same id again is a repetition, and welcome."""
         candidates = self.domain_candidates() if domain is None else self.image_candidates(domain)
@@ -204,6 +211,13 @@ class Names:
         except ApiError:
             return {}
 
+    def encryption(self, of: ImageInfo | PreparedInfo) -> str | None:
+        """How an image is encrypted, with the name of its secret where this host has it."""
+        if of.encryption is None or of.secret is None:
+            return None
+        name = next((known.name for known in self.secret_candidates() if known.id == of.secret), None)
+        return f"{of.encryption.value}, secret {name or 'that is not here'} ({of.secret})"
+
     def former_image_name(self, image: ImageId) -> str | None:
         """Of an image that is gone: what the call that made it said."""
         for verb in _NAMING:
@@ -218,6 +232,10 @@ class Names:
     def transfer_candidates(self) -> list[Candidate]:
         page = read_all(lambda start: self._api.transfer.list(start=start))
         return [Candidate(item.id, None, f"{item.direction.value}, {item.state.value}") for item in page.items]
+
+    def secret_candidates(self) -> list[Candidate]:
+        page = read_all(lambda start: self._api.secret.list(start=start))
+        return [Candidate(item.id, item.name, "generated" if item.generated else "") for item in page.items]
 
     def volume_candidates(self, domain: DomainId, image: ImageId | None) -> list[Candidate]:
         volumes = self._volumes(domain, image)

@@ -19,7 +19,7 @@ from hsmctl.codes import EXPLAINED, USAGE
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.transfer.arguments import add_download, add_upload
-from hsmctl.values import Kind, choices, read
+from hsmctl.values import NAMED, Kind, choices, read
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
 from libvdsm.declare import Verb, meta_of
@@ -303,6 +303,8 @@ _HOW = {
     Kind.VOLUME: "snapshot name or id",
     Kind.TASK: "id or its beginning",
     Kind.TRANSFER: "id or its beginning",
+    Kind.SECRET: "name or id",
+    Kind.HIDDEN: "in a file, or - for standard input; otherwise it is asked for",
     Kind.SIZE: "such as 512M or 64G",
     Kind.SECONDS: "such as 30s or 5m",
     Kind.MOMENT: "such as 2h for two hours ago, or '2026-11-20 18:30'",
@@ -387,7 +389,7 @@ def _no_names(**_: Any) -> list[str]:
 
 def _completer(argument: Argument) -> Completer | None:
     """Who completes an argument; what the service knows is asked only when a shell wants it."""
-    if argument.kind in (Kind.FILE, Kind.PATH, Kind.CHOICE):
+    if argument.kind in (Kind.FILE, Kind.PATH, Kind.CHOICE, Kind.HIDDEN):
         return None
 
     def completer(**given: Any) -> Iterable[str]:
@@ -395,4 +397,4 @@ def _completer(argument: Argument) -> Completer | None:
 
         return names(argument, **given)
 
-    return completer if argument.kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK, Kind.TRANSFER) else _no_names
+    return completer if argument.kind in NAMED else _no_names

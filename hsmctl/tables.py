@@ -120,6 +120,7 @@ def _image(image: ImageInfo, shown: Shown) -> View:
         ("Created", show_time(image.created)),
         ("Template", "yes: it can be cloned, and is never written" if image.is_template else None),
         ("Clone of", template),
+        ("Encryption", shown.names.encryption(image)),
         ("Legality", None if image.legality is Legality.LEGAL else Styled(image.legality.value, "red")),
         ("Damage", Styled(image.damage, "red") if image.damage else None),
         ("Unfinished", Styled(image.pending, "red") if image.pending else None),
@@ -344,6 +345,7 @@ def _prepared(prepared: PreparedInfo, shown: Shown) -> View:
     rows: list[tuple[str, Cell | None]] = [
         ("Path", prepared.path),
         ("Format", prepared.format.value),
+        ("Encryption", shown.names.encryption(prepared)),
         ("Use", "read-only" if prepared.read_only else "reading and writing"),
         ("Keeper", f"process {prepared.keeper}"),
     ]

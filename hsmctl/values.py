@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from libvdsm.api.errors import VolumeExists
-from libvdsm.api.types import DomainId, ImageId, OpenEnum, TaskId, TransferId, VolumeId
+from libvdsm.api.types import DomainId, ImageId, OpenEnum, SecretId, TaskId, TransferId, VolumeId
 from libvdsm.config import parse_size
 from libvdsm.declare import Parameter, Verb, bare
 
@@ -39,6 +39,9 @@ class Kind(enum.Enum):
     VOLUME = "VOLUME"
     TASK = "TASK"
     TRANSFER = "TRANSFER"
+    SECRET = "SECRET"
+    HIDDEN = "VALUE-FILE"
+    """a value that nobody may see: it comes from a file, or is asked for"""
     NEW_ID = "ID"
     PATH = "PATH"
     TEXT = "TEXT"
@@ -50,7 +53,10 @@ _EXISTING = {
     VolumeId: Kind.VOLUME,
     TaskId: Kind.TASK,
     TransferId: Kind.TRANSFER,
+    SecretId: Kind.SECRET,
 }
+NAMED = frozenset(_EXISTING.values())
+"""What the service knows by name or id."""
 _PLAIN = {bool: Kind.FLAG, int: Kind.WHOLE, float: Kind.NUMBER, str: Kind.TEXT}
 _UNIT = {"bytes": Kind.SIZE, "seconds": Kind.SECONDS, "seconds since the epoch": Kind.MOMENT}
 _MOMENTS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S")
@@ -67,6 +73,8 @@ def element(parameter: Parameter) -> Parameter | None:
 def kind_of(verb: Verb, parameter: Parameter) -> Kind:
     """How a parameter, or each member of it, is typed; ``TypeError`` for a type that no command line has met yet."""
     parameter = element(parameter) or parameter
+    if parameter.secret:
+        return Kind.HIDDEN
     if parameter.extra.get("descriptor"):
         return Kind.FILE
     type_ = bare(parameter.type)
@@ -112,7 +120,7 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
             "and output do not allow; use a file, if need be a temporary one"
         )
         raise ValueError(msg)
-    if kind in (Kind.DOMAIN, Kind.IMAGE, Kind.VOLUME, Kind.TASK, Kind.TRANSFER, Kind.FILE, Kind.PATH):
+    if kind in NAMED or kind in (Kind.FILE, Kind.PATH, Kind.HIDDEN):
         return text
     if kind is Kind.SIZE:
         value = parse_size(text)

@@ -13,14 +13,22 @@ from hsmctl.backup import bitmaps, extents
 from hsmctl.fields import facts
 from hsmctl.history import history
 from hsmctl.output import Table, View
+from hsmctl.secrets import secrets
 from hsmctl.sentences import SENTENCES
 from hsmctl.shown import Shown
 from hsmctl.tables import LOOKS
 from libvdsm.api.audit import AuditPage
 from libvdsm.api.bitmap import BitmapPage, ExtentPage
+from libvdsm.api.secret import SecretPage
 from libvdsm.api.types import Nothing
 
-_LOOKS: dict[type, Callable[[Any, Shown], View]] = {**LOOKS, AuditPage: history, BitmapPage: bitmaps, ExtentPage: extents}
+_LOOKS: dict[type, Callable[[Any, Shown], View]] = {
+    **LOOKS,
+    AuditPage: history,
+    BitmapPage: bitmaps,
+    ExtentPage: extents,
+    SecretPage: secrets,
+}
 
 
 def view(result: Any, shown: Shown) -> View:

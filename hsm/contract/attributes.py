@@ -31,6 +31,7 @@ class AttributesContract(Contract):
             tags=("backup", "größer"),
             volumes={new.volume: VolumeAttributes(tags=("first",), expires=2e9)},
             intent=Shrink(volume=new.volume, capacity=512),
+            secret=uuid.uuid4(),
         )
         for written in (kept, Attributes(tags=("other",)), attributes.NONE):
             with domain.lease(WAIT):

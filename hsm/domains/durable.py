@@ -43,9 +43,10 @@ def write_new(
     length: int = 0,
     allocate: bool = False,
     sync: bool = True,
+    mode: int = _MODE,
 ) -> None:
     """Make a file anew: zeros of a length, but for the content.  What a crash left under the name is overwritten."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         if length:
             os.ftruncate(descriptor, length)
@@ -102,12 +103,12 @@ def cut(path: str, length: int) -> None:
         os.close(descriptor)
 
 
-def replace(path: str, data: bytes, *, suffix: str) -> None:
+def replace(path: str, data: bytes, *, suffix: str, mode: int = _MODE) -> None:
     """Put a file in the place of another, or where none is: the rename is the commit point."""
     folder = os.path.dirname(path)
     temporary = path + suffix
     try:
-        write_new(temporary, data)
+        write_new(temporary, data, mode=mode)
         sync_folders(folder)
         os.rename(temporary, path)
     except OSError:

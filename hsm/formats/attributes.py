@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What we keep of an image and the metadata of oVirt's V5 format have no field for: one small JSON document.
 
-Tags, a change in place that has begun, and an image that is still in the making.  Other programs that know the format
+Tags, the secret that it is encrypted with, a change in place that has begun, and an image that is still in the making.  Other programs that know the format
 ignore it.  It fits beside the 512 bytes of metadata in a slot of 8 KiB, which is its place on block domains.  A
 document that a newer service wrote is not understood, and so its image is left alone.  See
 ``docs/decisions/0015-attributes.md``.
@@ -182,6 +182,8 @@ class Attributes(
     volumes: dict[UUID, VolumeAttributes] = {}
     making: Making | None = None
     intent: AnyIntent | None = None
+    secret: UUID | None = None
+    """what all of the image's own volumes are encrypted with"""
 
     def without_volume(self, volume: UUID) -> Attributes:
         """When a volume goes.  An image that it was the last part of was made long ago."""

@@ -13,7 +13,9 @@ import struct
 import msgspec
 
 from hsm.formats import bitmaps as bitmaps_format
+from hsm.formats import luks as luks_format
 from hsm.formats.bitmaps import BadBitmaps, Bitmap, Place
+from hsm.formats.luks import Luks
 
 MAGIC = b"QFI\xfb"
 CLUSTER_BITS = 16
@@ -49,8 +51,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     backing_format: str | None
     data_file: bool
     encrypted: bool
+    """in whichever way"""
     incompatible: int
     snapshots: int
+    old_encryption: bool = False
+    """not with LUKS"""
     bitmaps_at: Place | None = None
     bitmaps: tuple[Bitmap, ...] = ()
     bitmaps_damage: str | None = None
@@ -86,6 +91,7 @@ def parse(start: bytes, length: int) -> Header:
         backing_format=None if backing_format is None else backing_format.decode("ascii", "replace"),
         data_file=_DATA_FILE in extensions or bool(incompatible & _DATA_FILE_BIT),
         encrypted=crypt != 0,
+        old_encryption=crypt not in (0, luks_format.METHOD),
         incompatible=incompatible,
         snapshots=snapshots,
         bitmaps_at=bitmaps_at,
@@ -197,11 +203,12 @@ def new(
     backing: str | None = None,
     backing_format: str | None = None,
     bitmaps: tuple[Bitmap, ...] = (),
+    luks: Luks | None = None,
 ) -> tuple[int, list[tuple[int, bytes]]]:
     """An empty image: the length of its file, and (offset, bytes) to write into one that is all zeros.
 
     ``backing`` is the name of the file below it, as QEMU looks it up from this file's folder.  ``bitmaps``: those that
-    it has too, with nothing in them; of a size that ``bitmaps.fits``.
+    it has too, with nothing in them; of a size that ``bitmaps.fits``.  ``luks``: what it is encrypted with.
     """
     cluster = 1 << CLUSTER_BITS
     l1_entries = max(1, -(-capacity // (1 << (2 * CLUSTER_BITS - 3))))
@@ -216,6 +223,11 @@ def new(
         text, more, content = bitmaps_format.new(bitmaps, capacity, cluster, clusters * cluster)
         extensions += _EXTENSION.pack(bitmaps_format.EXTENSION, len(text)) + text
         clusters += more
+    if luks is not None:
+        text, more, key = luks_format.placed(luks, cluster, clusters * cluster)
+        extensions += _EXTENSION.pack(luks_format.EXTENSION, len(text)) + text
+        content += key
+        clusters += more
     extensions += _EXTENSION.pack(0, 0)
     name = (backing or "").encode()
     if len(name) > MAX_BACKING:
@@ -229,7 +241,7 @@ def new(
             len(name),
             CLUSTER_BITS,
             capacity,
-            0,
+            luks_format.METHOD if luks else 0,
             l1_entries,
             3 * cluster,
             cluster,

@@ -21,8 +21,10 @@ from hsm.formats.attributes import AttributesTooLong
 from hsm.formats.description import TooLong
 from hsm.formats.volume import BadMetadata
 from hsm.keeper import Keepers
+from hsm.secrets import Secrets
 from hsm.tasks.locks import Lock, Locks
 from hsm.tasks.manager import Job, Objects
+from hsm.tools.keys import KeyRefused
 from hsm.transfers.transfers import Transfers
 from libvdsm.api.errors import (
     DomainBusy,
@@ -31,11 +33,12 @@ from libvdsm.api.errors import (
     ImageInUse,
     InvalidParameter,
     NoSpace,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     ToolFailed,
 )
-from libvdsm.api.types import DomainId, ImageId
+from libvdsm.api.types import DomainId, ImageId, SecretId
 from libvdsm.declare import ApiError
 from libvdsm.run import CommandError, CommandStopped, Runner
 
@@ -56,6 +59,7 @@ class Context:
     keepers: Keepers
     events: EventLog
     transfers: Transfers
+    secrets: Secrets
 
     @property
     def lease_wait(self) -> float:
@@ -112,6 +116,8 @@ def storage_errors(context: Context, domain: DomainId, image: ImageId | None = N
         raise _busy(context, error, domain, image) from None
     except CommandStopped:
         raise TaskStopped from None
+    except KeyRefused as error:
+        raise SecretWrong(secret=SecretId(error.secret)) from None
     except CommandError as error:
         raise _tool_failed(error, domain) from None
     except TooLong as error:

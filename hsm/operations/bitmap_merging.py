@@ -16,7 +16,9 @@ from hsm.formats.bitmaps import Bitmap
 from hsm.formats.qcow2 import Header
 from hsm.operations.base import Context
 from hsm.operations.bitmap_guard import MOST, digest
+from hsm.operations.encryption import itself
 from hsm.operations.making import qemu_img
+from hsm.tools.nodes import Source
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class _Bitmaps(_Names):
 
     context: Context
     domain: Domain
+    record: ImageRecord
     held: Held
     sound: tuple[str, ...]
     """digests of the names of those that said all when it began"""
@@ -46,10 +49,14 @@ class _Bitmaps(_Names):
         """All that was written is known by it."""
         return digest(name) in self.sound and all(bitmap.sound for bitmap in self.depths(name).values())
 
+    def source(self, volume: VolumeRecord) -> Source:
+        return itself(self.context, self.domain, self.record, volume)
+
     def change(self, volume: VolumeRecord, name: str, *actions: str) -> None:
         granularity = next(iter(self.depths(name).values())).granularity if "add" in actions else None
-        path = self.domain.data_path(volume.folder, volume.id)
-        qemu_img(self.context).bitmap(path, name, *actions, descriptors=self.held.descriptors, granularity=granularity)
+        qemu_img(self.context).bitmap(
+            self.source(volume), name, *actions, descriptors=self.held.descriptors, granularity=granularity
+        )
         self.domain.sync_data(volume.folder, volume.id)
 
 
@@ -93,7 +100,7 @@ def prepare(
 
     QEMU does not resize a file with a bitmap that is in use.
     """
-    found = _Bitmaps(_as_now(record, run), context, domain, held, sound)
+    found = _Bitmaps(_as_now(record, run), context, domain, record, held, sound)
     top, base = found.run[0], found.run[-1]
     if not _can_have(base.header):
         return
@@ -117,7 +124,7 @@ def merge(
     context: Context, domain: Domain, record: ImageRecord, run: list[VolumeRecord], sound: tuple[str, ...], held: Held
 ) -> None:
     """After the data was moved: the base has marked what any of them has."""
-    found = _Bitmaps(_as_now(record, run), context, domain, held, sound)
+    found = _Bitmaps(_as_now(record, run), context, domain, record, held, sound)
     base = found.run[-1]
     if not _can_have(base.header):
         return
@@ -130,9 +137,6 @@ def merge(
             upper = found.run[depth]
             if upper is not base:
                 qemu_img(context).merge_bitmap(
-                    domain.data_path(base.folder, base.id),
-                    name,
-                    domain.data_path(upper.folder, upper.id),
-                    descriptors=held.descriptors,
+                    found.source(base), name, found.source(upper), descriptors=held.descriptors
                 )
         domain.sync_data(base.folder, base.id)

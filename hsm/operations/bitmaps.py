@@ -23,6 +23,7 @@ from hsm.operations import bitmap_guard, chains
 from hsm.operations.base import BaseOperation, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.bitmap_layers import Layers, found_in, own_chain
 from hsm.operations.bitmap_reading import bitmap_info, extents
+from hsm.operations.encryption import itself
 from hsm.operations.making import qemu_img
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -138,9 +139,9 @@ class _BitmapChange(BaseOperation):
         self, domain: Domain, volume: VolumeRecord, held: Held, *actions: str, granularity: int | None = None
     ) -> None:
         """Have the bitmap changed in one volume, durably."""
-        path = domain.data_path(volume.folder, volume.id)
+        source = itself(self.context, domain, chains.image_of(domain, self.params.image), volume)
         qemu_img(self.context).bitmap(
-            path, self.params.bitmap, *actions, descriptors=held.descriptors, granularity=granularity
+            source, self.params.bitmap, *actions, descriptors=held.descriptors, granularity=granularity
         )
         domain.sync_data(volume.folder, volume.id)
 

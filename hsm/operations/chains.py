@@ -82,6 +82,8 @@ def chain_of(record: ImageRecord, top: VolumeRecord) -> list[VolumeRecord]:
     while True:
         current = chain[-1]
         prove(current)
+        if not current.is_linked and (reason := mismatched(record, current)):
+            raise VolumeDamaged(volume=current.id, reason=reason)
         parent = current.metadata.parent
         if parent is None:
             return chain
@@ -113,6 +115,8 @@ def contradiction(volume: VolumeRecord) -> str | None:
         return None
     if header.data_file:
         return "its header refers to a data file elsewhere"
+    if header.old_encryption:
+        return "it is encrypted in QEMU's old way, which is not safe and not supported"
     if parent is None:
         return f"its header refers to {header.backing_file!r}, and it has no parent" if header.backing_file else None
     if header.backing_file is None:
@@ -123,6 +127,17 @@ def contradiction(volume: VolumeRecord) -> str | None:
     known = folder in ("", f"../{volume.folder}") or folder.endswith(place)
     if name != str(parent) or not known or ":" in header.backing_file:
         return f"its header refers to {header.backing_file!r}, and its metadata to {parent}"
+    return None
+
+
+def mismatched(record: ImageRecord, volume: VolumeRecord) -> str | None:
+    """How an own volume's header contradicts what is recorded of its image's encryption, or None."""
+    if volume.header is None:
+        return None if record.attributes.secret is None else "its image is to be encrypted, and it is raw"
+    if volume.header.encrypted and record.attributes.secret is None:
+        return "it is encrypted, and its image's attributes name no secret"
+    if not volume.header.encrypted and record.attributes.secret is not None:
+        return f"it is not encrypted, and its image's attributes name secret {record.attributes.secret}"
     return None
 
 
@@ -166,6 +181,8 @@ def strayed(domain: Domain, volume: VolumeRecord) -> tuple[str, str] | None:
         )
     if source.metadata.role is not VolumeRole.TEMPLATE:
         return "notTemplate", f"image {home} is no template, and may be written"
+    if original is not None and (reason := mismatched(original, source)):
+        return "encryption", reason
     return None
 
 

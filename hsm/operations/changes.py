@@ -27,6 +27,7 @@ from hsm.operations.base import (
     storage_errors,
     writable,
 )
+from hsm.operations.encryption import source_of
 from hsm.operations.making import qemu_img, round_up
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -182,6 +183,7 @@ class Resize(_Change):
 
     def prepare(self, job: Job, domain: Domain, volume: VolumeRecord, held: Held | None) -> None:
         writable(domain)
+        source = source_of(self.context, domain, self.find(domain)[0], volume)
         # The data is changed in place, so what has begun is finished.
         job.commit()
         job.progress("growing the data")
@@ -190,8 +192,7 @@ class Resize(_Change):
             domain.extend_data(volume.folder, volume.id, capacity, volume.metadata.allocation)
             return
         if volume.header is not None and volume.header.capacity < capacity:
-            path = domain.data_path(volume.folder, volume.id)
-            qemu_img(self.context).resize(path, capacity, descriptors=held.descriptors if held else ())
+            qemu_img(self.context).resize(source, capacity, descriptors=held.descriptors if held else ())
         domain.sync_data(volume.folder, volume.id)
 
 

@@ -23,10 +23,13 @@ from hsm.domains.base import (
 from hsm.formats.volume import BadMetadata
 from hsm.operations import chains
 from hsm.operations.base import BaseOperation, Context, lock_domain, storage_errors
+from hsm.operations.encryption import itself
 from hsm.operations.making import qemu_img
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
+from hsm.tools.keys import KeyRefused
 from libvdsm.api.domain import CheckReport, Problem
+from libvdsm.api.errors import NoSuchSecret
 from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId
 
 ERROR, WARNING = "error", "warning"
@@ -52,6 +55,11 @@ KINDS = MappingProxyType(
         "unfinished": (WARNING, "a change in place, or an upload, has begun and not ended; see Domain.collectGarbage"),
         "illegal": (WARNING, "a volume is marked illegal"),
         "role": (WARNING, "metadata says leaf or internal, and the chain says otherwise"),
+        "encryption": (ERROR, "what is recorded of an image's encryption is not what its volumes say"),
+        "secretMissing": (
+            WARNING,
+            "an encrypted image's data was not looked at: this host does not have its secret, or another value of it (deep check)",
+        ),
         "leaseMissing": (WARNING, "a volume has no lease file"),
         "permissions": (WARNING, "this service may not read and write a volume's files"),
         "clusters": (ERROR, "QEMU's tool finds a qcow2 volume's clusters damaged (deep check)"),
@@ -188,6 +196,8 @@ def _volume(domain: Domain, record: ImageRecord, volume: VolumeRecord) -> Iterat
         yield found("identity", f"its metadata names domain {metadata.domain}")
     yield from (found(kind, message) for kind, message in _parent(record, volume))
     yield from (found(kind, message) for kind, message in _data(volume))
+    if reason := chains.mismatched(record, volume):
+        yield found("encryption", reason)
     if metadata.legality is not Legality.LEGAL:
         yield found("illegal", "it is marked so; a change in place may not have ended")
     derived = record.role(volume)
@@ -238,15 +248,19 @@ def _deep(context: Context, domain: Domain, record: ImageRecord, job: Job) -> It
     if chains.arriving(record):
         return
     for volume in record.own:
-        if volume.header is None or chains.contradiction(volume):
+        if volume.header is None or chains.contradiction(volume) or chains.mismatched(record, volume):
             continue
         # Where a lease has no place yet it would be made, and a check changes nothing.
         wanted = [Wanted(volume.id, record.id, shared=True)] if domain.has_lease(record.id, volume.id) else []
         try:
             with ExitStack() as leases:
                 leases.callback(domain.acquire(wanted).release)
-                said = qemu_img(context).check(domain.data_path(record.id, volume.id), stop=job.stop_asked)
+                said = qemu_img(context).check(itself(context, domain, record, volume), stop=job.stop_asked)
         except LeaseBusy:
+            continue
+        except (NoSuchSecret, KeyRefused) as error:
+            path = f"images/{record.id}/{volume.id}"
+            yield problem("secretMissing", str(error), path=path, image=record.id, volume=volume.id)
             continue
         if said is not None:
             path = f"images/{record.id}/{volume.id}"

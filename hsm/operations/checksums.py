@@ -10,13 +10,14 @@ from contextlib import ExitStack
 
 from hsm.operations import chains
 from hsm.operations.base import BaseOperation, Context, lock_domain, lock_image, storage_errors
+from hsm.operations.encryption import source_of
 from hsm.operations.filling import Meter
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from hsm.tools import blockhash
 from hsm.tools.copying import Course
-from hsm.tools.qemu_img import Source
+from hsm.tools.nodes import Source
 from hsm.tools.qemu_nbd import QemuNbd
 from libvdsm.api.errors import NotSupported
 from libvdsm.api.image_copies import ChecksumInfo
@@ -63,7 +64,7 @@ class ChecksumImage(BaseOperation):
             capacity = top.metadata.capacity
             return compute(
                 self.context,
-                Source(domain.data_path(record.id, top.id), top.metadata.format.value),
+                source_of(self.context, domain, record, top),
                 Meter(job, capacity).course("reading", capacity),
                 descriptors=held.descriptors,
                 block_size=self.params.block_size,

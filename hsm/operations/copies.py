@@ -10,9 +10,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from hsm.domains.base import Domain, VolumeRecord
+from hsm.domains.base import Domain, ImageRecord, VolumeRecord
 from hsm.formats import description
-from hsm.operations import chains, describe
+from hsm.operations import chains, describe, encryption
 from hsm.operations.base import BaseOperation, Context, lock_domain, lock_image, storage_errors
 from hsm.operations.copying import Copying, Wish
 from hsm.operations.creation import CreateImage, absent
@@ -22,7 +22,6 @@ from hsm.operations.making import Plan, make_volume, plan_volume
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
-from hsm.tools.qemu_img import Source
 from libvdsm.api.errors import ImageExists, VolumeExists
 from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import Allocation, DomainId, ImageInfo, VolumeFormat, VolumeId, VolumeRole
@@ -41,6 +40,7 @@ class CopyImage(BaseOperation):
             *domains,
             lock_image(given.domain, given.image, shared=True),
             lock_image(given.to, given.id),
+            *([encryption.lock_secret(given.secret, shared=True)] if given.secret else []),
         )
 
     @property
@@ -50,7 +50,7 @@ class CopyImage(BaseOperation):
     @property
     def form(self) -> Form:
         given = self.params
-        return Form(given.format, given.allocation, given.cluster_size, given.compress)
+        return Form(given.format, given.allocation, given.cluster_size, given.compress, given.secret, given.decrypt)
 
     def outcome(self) -> CopyInfo | None:
         """What there is of the copy tells; the source may be another by now."""
@@ -63,7 +63,7 @@ class CopyImage(BaseOperation):
             if {volume.id for volume in record.own} != set(self.params.volumes):
                 raise ImageExists(image=record.id, reason="it has other volumes")
             leaf = chains.leaf_of(record)
-            if reason := self._difference(leaf):
+            if reason := self._difference(leaf) or self._difference_in_secret(record):
                 raise VolumeExists(volume=leaf.id, reason=reason)
             return CopyInfo(image=describe.image_info(target.id, record, None, chain=True))
 
@@ -75,6 +75,12 @@ class CopyImage(BaseOperation):
         if wanted is not None and wanted.metadata.capacity != leaf.metadata.capacity:
             return f"it has {leaf.metadata.capacity} bytes"
         return None
+
+    def _difference_in_secret(self, record: ImageRecord) -> str | None:
+        found, given = record.attributes.secret, self.params
+        if given.decrypt and found is not None:
+            return "it is encrypted"
+        return "it is not encrypted with that secret" if given.secret not in (None, found) else None
 
     def _source_of(self, domain: Domain) -> VolumeRecord | None:
         """The volume whose state is copied, if it can be found."""
@@ -127,6 +133,8 @@ class _VolumesCopy:
         self.compress = params.compress
         self.rate = params.rate
         self.checksum = params.checksum
+        self.secret = params.secret
+        self.decrypt = params.decrypt
         self.id = params.to_image
         self.volumes: list[VolumeId] = [params.id]
 
@@ -163,9 +171,10 @@ class CopyTemplate(CreateImage):
             leases.callback(held.release)
             record = chains.image_of(domain, self.params.image)
             leaf = readable_chain(domain, record, None)[0]
-            source = Source(domain.data_path(record.id, leaf.id), leaf.metadata.format.value)
+            source = encryption.source_of(self.context, domain, record, leaf)
             capacity = leaf.metadata.capacity
-            fill = filling(job, self.context, domain, source, capacity, held.descriptors)
+            self.luks = encryption.luks_on(self.context, domain, record, leaf)
+            fill = filling(job, self.context, domain, source, capacity, held.descriptors, key=source.key)
             make_volume(job, self.context, domain, lambda: self._plan(domain, leaf), fill, slow=True)
             return describe.image_info(domain.id, chains.image_of(domain, self.image_id), None, chain=True)
 
@@ -180,4 +189,5 @@ class CopyTemplate(CreateImage):
             allocation=Allocation.SPARSE,
             description=description.write(leaf.metadata.description, name=self.params.name, snapshot=""),
             role=VolumeRole.TEMPLATE,
+            luks=self.luks,
         )

@@ -20,12 +20,14 @@ from hsm.operations import chains, checksums
 from hsm.operations.base import Context, storage_errors, written_to
 from hsm.operations.chain_making import Chain, make_chain, nothing_more
 from hsm.operations.creation import absent
+from hsm.operations.encryption import key_of, new_luks, source_of
 from hsm.operations.filling import Meter
 from hsm.operations.layers import Layer, Selection, attributes_of
 from hsm.operations.making import empty_data, qemu_img
 from hsm.tasks.manager import Job
 from hsm.tools.copying import Copier
-from hsm.tools.qemu_img import Source
+from hsm.tools.keys import Key
+from hsm.tools.nodes import Source
 from libvdsm.api.errors import CopyDiffers, InvalidParameter, NotTemplate, TemplateMissing
 from libvdsm.api.image_copies import ChecksumInfo
 from libvdsm.api.types import Allocation, ImageId, VolumeFormat, VolumeId, VolumeRole
@@ -89,7 +91,7 @@ class Copying:
         layers = self._layers(selection)
         absent(self._target, layers[0].plan.new.image)
         self._prove_template(selection)
-        return Chain([layer.plan for layer in layers], attributes_of(selection, self._ids))
+        return Chain([layer.plan for layer in layers], attributes_of(selection, self._ids, layers[-1].secret))
 
     def _lease_template(self, selection: Selection, leases: ExitStack) -> tuple[int, ...]:
         if selection.template is None:
@@ -134,20 +136,22 @@ class _Filling:
         total = sum(layer.plan.metadata.capacity for layer in layers)
         meter = Meter(self._job, total + (2 * seen if wish.checksum else 0))
         for layer, own in zip(layers, made, strict=True):
-            self._layer(meter, layer, own, wish.rate)
+            self._layer(meter, selection, layers, layer, own, wish.rate)
         if not all(layer.same for layer in layers):
             self._end_bitmaps(layers)
         for layer in layers:
             self._job.check()
             self._target.sync_data(layer.plan.new.image, layer.plan.new.volume)
-        return [self._verified(meter, selection, layers[-1])] if wish.checksum else []
+        return [self._verified(meter, selection, layers)] if wish.checksum else []
 
-    def _layer(self, meter: Meter, layer: Layer, own: Held, rate: int | None) -> None:
+    def _layer(
+        self, meter: Meter, selection: Selection, layers: list[Layer], layer: Layer, own: Held, rate: int | None
+    ) -> None:
         new, was = layer.plan.new, layer.source
         course = meter.course("copying", layer.plan.metadata.capacity, rate)
-        reading = self._source.data_path(was.folder, was.id)
         writing = self._target.data_path(new.image, new.volume)
         if layer.same:
+            reading = self._source.data_path(was.folder, was.id)
             self._target.make_data(new, [])
             # Shared space has to be found when one of the two is written; what is preallocated has it already.
             share = new.allocation is Allocation.SPARSE
@@ -157,14 +161,33 @@ class _Filling:
             return
         self._begin(layer, own, writing)
         self._copier.content(
-            Source(reading, was.metadata.format.value),
-            writing,
-            new.format.value,
+            source_of(self._context, self._source, selection.record, was),
+            self._written(selection, layers, layer),
             course,
             descriptors=self._descriptors,
             backing=self._backing(layer),
             compress=layer.form.compress,
         )
+
+    def _written(self, selection: Selection, layers: list[Layer], layer: Layer) -> Source:
+        """A new volume for programs, with those that were made before it, and the template's, below it."""
+        place = layers.index(layer)
+        source = Source(self._path(layer), layer.plan.new.format.value, key=self._key(layer))
+        if source.key is None:
+            return source
+        if place > 0:
+            return source.on(self._written(selection, layers, layers[place - 1]))
+        if selection.template is None:
+            return source
+        record = self._target.image(ImageId(selection.template.metadata.image))
+        assert record is not None
+        return source.on(source_of(self._context, self._target, record, record.volumes[selection.template.id]))
+
+    def _path(self, layer: Layer) -> str:
+        return self._target.data_path(layer.plan.new.image, layer.plan.new.volume)
+
+    def _key(self, layer: Layer) -> Key | None:
+        return None if layer.secret is None else key_of(self._context, layer.secret)
 
     def _backing(self, layer: Layer) -> tuple[str, str] | None:
         """What a new volume stands on: path and format."""
@@ -176,12 +199,18 @@ class _Filling:
     def _begin(self, layer: Layer, own: Held, path: str) -> None:
         """An empty volume."""
         plan, size = layer.plan, layer.form.cluster_size
-        if size is None or plan.new.format is VolumeFormat.RAW:
-            empty_data(self._context, self._target)(plan, own)
-            return
         backing = None
         if plan.metadata.parent is not None and layer.backing_format is not None:
             backing = (str(plan.metadata.parent), layer.backing_format.value)
+        if layer.secret is not None:
+            luks = new_luks(self._context, layer.secret)
+            below, below_format = backing or (None, None)
+            length, content = qcow2.new(plan.metadata.capacity, below, below_format, luks=luks)
+            self._target.make_data(replace(plan.new, length=length), content)
+            return
+        if size is None or plan.new.format is VolumeFormat.RAW:
+            empty_data(self._context, self._target)(plan, own)
+            return
         # The program would make the file with permissions of its own choice.
         self._target.make_data(replace(plan.new, length=0, allocation=Allocation.SPARSE), [])
         qemu_img(self._context).create(
@@ -208,18 +237,16 @@ class _Filling:
                 path = self._target.data_path(layer.plan.new.image, layer.plan.new.volume)
                 durable.write_into(path, qcow2.without_bitmaps, qcow2.READ)
 
-    def _verified(self, meter: Meter, selection: Selection, leaf: Layer) -> ChecksumInfo:
+    def _verified(self, meter: Meter, selection: Selection, layers: list[Layer]) -> ChecksumInfo:
         """The copy's checksum, which is the source's; what was written is read from the storage."""
-        top, new = selection.top, leaf.plan.new
         seen = selection.top.metadata.capacity
         sides = (
-            ("reading the source", self._source.data_path(top.folder, top.id), top.metadata.format),
-            ("reading the copy", self._target.data_path(new.image, new.volume), new.format),
+            ("reading the source", source_of(self._context, self._source, selection.record, selection.top)),
+            ("reading the copy", self._written(selection, layers, layers[-1])),
         )
         found = []
-        for step, path, format_ in sides:
+        for step, source in sides:
             course = meter.course(step, seen)
-            source = Source(path, format_.value)
             found.append(checksums.compute(self._context, source, course, descriptors=self._descriptors))
         if found[0] != found[1]:
             raise CopyDiffers(image=selection.record.id, source=found[0].checksum, copy=found[1].checksum)

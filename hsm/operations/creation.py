@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import description
-from hsm.operations import chains, describe
+from hsm.formats.luks import Luks
+from hsm.operations import chains, describe, encryption
 from hsm.operations.base import (
     BaseOperation,
     Context,
@@ -54,6 +56,8 @@ class _Creation(BaseOperation):
     """What all of them share; subclasses say which image, which volume, and what to make."""
 
     allocation = Allocation.SPARSE
+    luks: Luks | None = None
+    """what the new volume is encrypted with, once that was made"""
 
     def __init__(self, context: Context, params: Any) -> None:
         super().__init__(context, params)
@@ -63,7 +67,8 @@ class _Creation(BaseOperation):
 
     @property
     def locks(self) -> Locks:
-        return lock_domain(self.domain_id), lock_image(self.domain_id, self.image_id)
+        named = [] if self.secret is None else [encryption.lock_secret(self.secret, shared=True)]
+        return lock_domain(self.domain_id), lock_image(self.domain_id, self.image_id), *named
 
     @property
     def objects(self) -> Objects:
@@ -81,9 +86,22 @@ class _Creation(BaseOperation):
             volume = record.volumes.get(self.volume_id)
             if volume is None:
                 return self.existing_image(record)
-            if reason := self.difference(volume):
+            reason = self.difference(volume)
+            if self.secret is not None and record.attributes.secret != self.secret:
+                reason = "it is not encrypted with that secret"
+            if reason:
                 raise VolumeExists(volume=self.volume_id, reason=reason)
             return self.result(domain, record)
+
+    @property
+    def secret(self) -> UUID | None:
+        """What the caller wants a new image to be encrypted with."""
+        found: UUID | None = getattr(self.params, "secret", None)
+        return found
+
+    def new_luks(self, domain: Domain) -> Luks | None:
+        """What the new volume is encrypted with.  Under the leases of what it stands on."""
+        return encryption.new_luks(self.context, self.secret)
 
     def existing_image(self, record: ImageRecord) -> None:
         """The image is there and the volume is not."""
@@ -113,6 +131,7 @@ class _Creation(BaseOperation):
             if wanted := self.leases(domain):
                 with storage_errors(self.context, self.domain_id, wanted[0].image):
                     leases.callback(domain.acquire(wanted).release)
+            self.luks = self.new_luks(domain)
             slow = self.allocation is Allocation.PREALLOCATED
             make_volume(
                 job, self.context, domain, lambda: self.decide(domain), empty_data(self.context, domain), slow=slow
@@ -144,6 +163,7 @@ class CreateImage(_Creation):
             format_=self.params.format,
             allocation=self.params.allocation,
             description=description.write(name=self.params.name, description=self.params.description),
+            luks=self.luks,
         )
 
 
@@ -163,7 +183,7 @@ class Snapshot(_Creation):
     """Image.snapshot"""
 
     def __init__(self, context: Context, params: Any) -> None:
-        self._leased: VolumeId | None = None
+        self._leased: VolumeRecord | None = None
         BaseOperation.__init__(self, context, params)
         self.domain_id, self.image_id, self.volume_id = params.domain, params.image, params.volume
 
@@ -177,8 +197,12 @@ class Snapshot(_Creation):
         leaf = chains.leaf_of(chains.image_of(domain, self.image_id))
         if leaf.metadata.role is VolumeRole.TEMPLATE:
             raise IsTemplate(image=self.image_id)
-        self._leased = leaf.id
+        self._leased = leaf
         return [Wanted(leaf.id, self.image_id)]
+
+    def new_luks(self, domain: Domain) -> Luks | None:
+        assert self._leased is not None
+        return encryption.luks_on(self.context, domain, chains.image_of(domain, self.image_id), self._leased)
 
     def capacity(self, leaf: VolumeRecord) -> int:
         return leaf.metadata.capacity
@@ -187,16 +211,22 @@ class Snapshot(_Creation):
         record = chains.image_of(domain, self.image_id)
         leaf = chains.leaf_of(record)
         chains.usable(domain, record, chains.chain_of(record, leaf))
-        if leaf.id != self._leased:
+        if self._leased is None or leaf.id != self._leased.id:
             raise ImageInUse(image=self.image_id, volume=leaf.id, holder="whoever just made a snapshot of it")
         return self.on_top(domain, leaf, self.params.name, None)
 
     def on_top(self, domain: Domain, leaf: VolumeRecord, snapshot: str | None, text: str | None) -> Plan:
-        return layer_on(leaf, self.volume_id, self.capacity(leaf), snapshot, text)
+        return layer_on(leaf, self.volume_id, self.capacity(leaf), snapshot, text, luks=self.luks)
 
 
 def layer_on(
-    leaf: VolumeRecord, volume: VolumeId, capacity: int, snapshot: str | None, text: str | None = None
+    leaf: VolumeRecord,
+    volume: VolumeId,
+    capacity: int,
+    snapshot: str | None,
+    text: str | None = None,
+    *,
+    luks: Luks | None = None,
 ) -> Plan:
     """An empty layer on top of a leaf, which is kept under a name of its own from then on."""
     old = leaf.metadata.description
@@ -215,6 +245,7 @@ def layer_on(
         frozen=frozen,
         # Each layer records what is written while it is the newest.
         bitmaps=passed_on(leaf, capacity),
+        luks=luks,
     )
 
 
@@ -239,6 +270,12 @@ class Clone(_Creation):
         # Shared: nobody deletes the template while this goes on, and others may clone it too.
         return [Wanted(template.id, self.params.template, shared=True)]
 
+    def new_luks(self, domain: Domain) -> Luks | None:
+        template = chains.image_of(domain, self.params.template)
+        if self.secret in (None, template.attributes.secret):
+            return encryption.luks_on(self.context, domain, template, chains.leaf_of(template))
+        return encryption.new_luks(self.context, self.secret)
+
     def _template(self, domain: Domain) -> VolumeRecord:
         record = chains.image_of(domain, self.params.template)
         leaf = chains.leaf_of(record)
@@ -262,6 +299,7 @@ class Clone(_Creation):
             allocation=Allocation.SPARSE,
             description=description.write(name=self.params.name, description=self.params.description),
             parent=template,
+            luks=self.luks,
         )
 
 

@@ -10,6 +10,7 @@ from hsm.domains.base import Domain, ImageRecord, VolumeRecord
 from hsm.domains.registry import Attached
 from hsm.formats import description
 from hsm.formats.domain import DomainMetadata
+from hsm.formats.qcow2 import Header
 from hsm.keeper import Keeper
 from hsm.operations import chains
 from hsm.transfers.states import ENDED
@@ -20,10 +21,12 @@ from libvdsm.api.transfer import TransferInfo
 from libvdsm.api.types import (
     Compat,
     DomainId,
+    Encryption,
     ImageId,
     ImageInfo,
     Legality,
     PreparedInfo,
+    SecretId,
     VolumeFormat,
     VolumeId,
     VolumeInfo,
@@ -61,7 +64,12 @@ def volume_info(domain: DomainId, volume: VolumeRecord, role: VolumeRole) -> Vol
         damage=volume.damage,
         tags=list(volume.tags) or None,
         compat=_COMPAT.get(header.version) if header else None,
+        encryption=_encryption(header),
     )
+
+
+def _encryption(header: Header | None) -> Encryption | None:
+    return Encryption.LUKS if header is not None and header.encrypted and not header.old_encryption else None
 
 
 def volume_infos(domain: DomainId, record: ImageRecord, *, linked: bool = False) -> list[VolumeInfo]:
@@ -138,10 +146,17 @@ def image_info(
         damage=damage,
         pending=pending,
         tags=list(record.attributes.tags) or None,
+        encryption=Encryption.LUKS if record.attributes.secret else None,
+        secret=secret_named(record),
     )
 
 
-def prepared_info(domain: Domain, keeper: Keeper, format_: VolumeFormat) -> PreparedInfo:
+def secret_named(record: ImageRecord) -> SecretId | None:
+    found = record.attributes.secret
+    return None if found is None else SecretId(found)
+
+
+def prepared_info(domain: Domain, keeper: Keeper, format_: VolumeFormat, secret: SecretId | None) -> PreparedInfo:
     """The use of an image on this host."""
     return PreparedInfo(
         domain=keeper.domain,
@@ -152,6 +167,8 @@ def prepared_info(domain: Domain, keeper: Keeper, format_: VolumeFormat) -> Prep
         read_only=keeper.read_only,
         since=keeper.since,
         keeper=keeper.pid,
+        encryption=Encryption.LUKS if secret else None,
+        secret=secret,
     )
 
 
@@ -160,7 +177,8 @@ def prepared_of(domain: Domain, record: ImageRecord, keepers: list[Keeper]) -> P
     for keeper in keepers:
         if (keeper.domain, keeper.image) == (domain.id, record.id):
             leaf = record.volumes.get(keeper.volume)
-            return prepared_info(domain, keeper, leaf.metadata.format if leaf else VolumeFormat.UNKNOWN)
+            format_ = leaf.metadata.format if leaf else VolumeFormat.UNKNOWN
+            return prepared_info(domain, keeper, format_, secret_named(record))
     return None
 
 

@@ -11,15 +11,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from hsm.domains.base import Domain, Held, VolumeRecord
+from hsm.domains.base import Held, VolumeRecord
 from hsm.operations import chains
 from hsm.operations.base import BaseOperation, full, lock_domain, lock_image, storage_errors
+from hsm.operations.encryption import source_of
 from hsm.operations.making import qemu_img
 from hsm.operations.outside import copy_private
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
-from hsm.tools.qemu_img import Source
+from hsm.tools.nodes import Source
 from libvdsm.api.errors import FileNotUsable
 from libvdsm.api.image import ExportInfo
 from libvdsm.run import CommandError
@@ -55,21 +56,21 @@ class ExportImage(BaseOperation):
             stack.callback(held.release)
             record = chains.image_of(domain, self.params.image)
             top = readable_chain(domain, record, self.params.volume)[0]
+            source = source_of(self.context, domain, record, top)
             stack.enter_context(_outside())
             target = stack.enter_context(self._writable(job))
-            self._convert(job, domain, top, target, held)
+            self._convert(job, source, top, target, held)
             return ExportInfo(
                 format=self.params.format, length=os.fstat(target).st_size, capacity=top.metadata.capacity
             )
 
-    def _convert(self, job: Job, domain: Domain, top: VolumeRecord, target: int, held: Held) -> None:
+    def _convert(self, job: Job, source: Source, top: VolumeRecord, target: int, held: Held) -> None:
         capacity = top.metadata.capacity
         job.progress("copying", 0, capacity)
         os.ftruncate(target, 0)
         qemu_img(self.context).convert(
-            Source(domain.data_path(self.params.image, top.id), top.metadata.format.value),
-            f"/dev/fd/{target}",
-            self.params.format.value,
+            source,
+            Source(f"/dev/fd/{target}", self.params.format.value),
             descriptors=(target, *held.descriptors),
             direct=False,
             existing=False,

@@ -10,7 +10,8 @@ from hsm.operations.base import Context
 from hsm.operations.making import Plan, empty_data, qemu_img
 from hsm.tasks.manager import Job
 from hsm.tools.copying import Copier, Course
-from hsm.tools.qemu_img import Source
+from hsm.tools.keys import Key
+from hsm.tools.nodes import Source
 
 
 class Meter:
@@ -33,9 +34,19 @@ class Meter:
 
 
 def filling(
-    job: Job, context: Context, domain: Domain, source: Source, capacity: int, descriptors: tuple[int, ...]
+    job: Job,
+    context: Context,
+    domain: Domain,
+    source: Source,
+    capacity: int,
+    descriptors: tuple[int, ...],
+    *,
+    key: Key | None = None,
 ) -> Callable[[Plan, Held], None]:
-    """Fills a volume from a source; the program that copies inherits ``descriptors`` and the new volume's lease."""
+    """Fills a volume from a source; the program that copies inherits ``descriptors`` and the new volume's lease.
+
+    ``key``: what the volume is encrypted with.
+    """
     empty = empty_data(context, domain)
 
     def fill(plan: Plan, held: Held) -> None:
@@ -44,8 +55,7 @@ def filling(
         new = plan.new
         Copier(qemu_img(context)).content(
             source,
-            domain.data_path(new.image, new.volume),
-            new.format.value,
+            Source(domain.data_path(new.image, new.volume), new.format.value, key=key),
             course,
             descriptors=(*descriptors, *held.descriptors),
         )

@@ -177,7 +177,7 @@ class FinishTransfer(BaseOperation):
         record = self.live.record
         job.progress("comparing checksums", 0, record.size)
         found = self.context.transfers.checksum(
-            self.live, transferring.export(domain, record, read_only=True), job.check
+            self.live, transferring.export(self.context, domain, record, read_only=True), job.check
         )
         if found != self.params.checksum:
             # What is there is of no use, so all of it is to be sent again.

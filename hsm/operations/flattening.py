@@ -14,11 +14,12 @@ from hsm.formats.attributes import AnyIntent, Flatten, Pull, Rebase
 from hsm.formats.volume import next_generation
 from hsm.operations import chains, pulling
 from hsm.operations.base import lock_image
+from hsm.operations.encryption import prove_image
 from hsm.operations.inplace import InPlace, Moving
 from hsm.operations.merging import pulled, unfit_to_pull
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job
-from libvdsm.api.errors import CannotChange, NotSupported, NotTemplate, WouldLoseSnapshots
+from libvdsm.api.errors import CannotChange, CannotEncrypt, NotSupported, NotTemplate, WouldLoseSnapshots
 from libvdsm.api.types import VolumeFormat, VolumeId, VolumeRole
 
 
@@ -84,6 +85,10 @@ class RebaseImage(_Pulling):
         chains.usable(domain, record, chains.chain_of(record, leaf))
         return leaf
 
+    def make_ready(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> None:
+        if self.params.template is not None:
+            prove_image(self.context, domain, chains.image_of(domain, self.params.template))
+
     def done(self, record: ImageRecord) -> bool:
         linked = next((volume for volume in record.volumes.values() if volume.is_linked), None)
         stands_on = linked.metadata.image if linked else None
@@ -100,6 +105,8 @@ class RebaseImage(_Pulling):
             raise CannotChange(volume=base.id, reason="it is raw, and only qcow2 volumes stand on others")
         if reason := unfit_to_pull(base):
             raise NotSupported(reason=reason)
+        if template is not None and template.header is not None and template.header.encrypted:
+            _never_plain(record, template)
         return Rebase(
             top=base.id,
             parent=template.id if template else None,
@@ -111,6 +118,13 @@ class RebaseImage(_Pulling):
     def moving(self, record: ImageRecord, intent: AnyIntent) -> Moving:
         chain = chains.chain_of(record, chains.leaf_of(record))
         return pulled(record, _lowest(chain), None, 1)
+
+
+def _never_plain(record: ImageRecord, template: VolumeRecord) -> None:
+    """What is encrypted would be copied into the plain layers above it."""
+    if record.attributes.secret is None:
+        home = template.metadata.image
+        raise CannotEncrypt(reason=f"template {home} is, and the image is not; copy it with a secret first")
 
 
 def _lowest(chain: list[VolumeRecord]) -> VolumeRecord:

@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 
 from hsm.domains.base import Domain, Garbage, Held, ImageRecord, LeaseBusy, Wanted
-from hsm.formats.attributes import NONE, DeleteMany, Intent, Member, SnapshotMany
+from hsm.formats.attributes import Attributes, DeleteMany, Intent, Member, SnapshotMany
+from hsm.formats.luks import Luks
 from hsm.operations import chains, describe
 from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.creation import layer_on
 from hsm.operations.deletion import give_back
+from hsm.operations.encryption import luks_on
 from hsm.operations.making import Plan, empty_data
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -38,6 +41,8 @@ from libvdsm.api.types import ImageId, Nothing, VolumeId, VolumeRole
 GroupIntent = SnapshotMany | DeleteMany
 I = TypeVar("I", SnapshotMany, DeleteMany)  # noqa: E741  an intent
 
+_Luks = Mapping[ImageId, Luks | None]
+"""What the new layers of images are encrypted with."""
 _BATCH = 0.5
 """Seconds after which the domain's lease is let go of between two changes."""
 
@@ -180,12 +185,24 @@ class SnapshotImages(_Group):
                     volumes=tuple(self.params.volumes),
                     name=self.params.name,
                 )
+                self._luks = self._encryption(job, domain)
                 made = stack.enter_context(self._made(job, domain))
                 with storage_errors(self.context, domain.id, self.images[0]):
                     self.commit(job, domain, intent)
                 made.pop_all()
-            _publish_layers(self.context, job, domain, intent, made=not again)
+            _publish_layers(self.context, job, domain, intent, made=None if again else self._luks)
         return self.outcome()
+
+    _luks: _Luks = MappingProxyType({})
+
+    def _encryption(self, job: Job, domain: Domain) -> _Luks:
+        found = {}
+        for image in self.images:
+            job.check()
+            with storage_errors(self.context, domain.id, image):
+                record = chains.image_of(domain, image)
+                found[image] = luks_on(self.context, domain, record, chains.leaf_of(record))
+        return MappingProxyType(found)
 
     @contextmanager
     def _made(self, job: Job, domain: Domain) -> Iterator[ExitStack]:
@@ -197,9 +214,8 @@ class SnapshotImages(_Group):
                     job.progress("making the layers", done, len(self.images))
                     with storage_errors(self.context, domain.id, image):
                         turn()
-                        plan = _layer(
-                            domain, _unbound(domain, chains.image_of(domain, image)), volume, self.params.name
-                        )
+                        record = _unbound(domain, chains.image_of(domain, image))
+                        plan = _layer(domain, record, volume, self.params.name, self._luks.get(image))
                         undo.callback(self._abandon, domain, image, volume)
                         held = domain.begin_volume(plan.new)
                         undo.callback(held.release)
@@ -212,21 +228,23 @@ class SnapshotImages(_Group):
             domain.abandon(image, volume)
 
 
-def _layer(domain: Domain, record: ImageRecord, volume: VolumeId, name: str | None) -> Plan:
+def _layer(domain: Domain, record: ImageRecord, volume: VolumeId, name: str | None, luks: Luks | None) -> Plan:
     """The new layer of one image, as decided from what is on storage."""
     leaf = chains.leaf_of(record)
     if leaf.metadata.role is VolumeRole.TEMPLATE:
         raise IsTemplate(image=record.id)
     chains.usable(domain, record, chains.chain_of(record, leaf))
-    return layer_on(leaf, volume, leaf.metadata.capacity, name)
+    return layer_on(leaf, volume, leaf.metadata.capacity, name, luks=luks)
 
 
-def _publish_layers(context: Context, job: Job, domain: Domain, intent: SnapshotMany, *, made: bool) -> None:
+def _publish_layers(context: Context, job: Job, domain: Domain, intent: SnapshotMany, *, made: _Luks | None) -> None:
     """Publish what is not yet, each with its mark taken away; the leader's intent goes last.
 
-    ``made``: we have just made the layers, and hold their leases; else they may have been given back since.
+    ``made``: we have just made the layers, encrypted with this, and hold their leases; else they may have been given
+    back since.
     """
     layers = [(ImageId(i), VolumeId(v)) for i, v in zip(intent.images, intent.volumes, strict=True)]
+    luks = made if made is not None else _anew(context, domain, layers)
     with _in_batches(context, domain) as turn:
         for done, (image, volume) in enumerate([*layers[1:], layers[0]]):
             job.progress("publishing", done, len(layers))
@@ -236,9 +254,21 @@ def _publish_layers(context: Context, job: Job, domain: Domain, intent: Snapshot
                 if record is None or not record.published:
                     continue
                 if volume not in record.volumes:
-                    plan = _layer(domain, msgspec.structs.replace(record, attributes=NONE), volume, intent.name)
-                    _publish_layer(context, domain, plan, made=made)
+                    unbound = msgspec.structs.replace(record, attributes=Attributes(secret=record.attributes.secret))
+                    plan = _layer(domain, unbound, volume, intent.name, luks.get(image))
+                    _publish_layer(context, domain, plan, made=made is not None)
                 _mark(domain, image, None)
+
+
+def _anew(context: Context, domain: Domain, layers: list[tuple[ImageId, VolumeId]]) -> _Luks:
+    """What layers that have to be made again are encrypted with."""
+    found = {}
+    for image, volume in layers:
+        with storage_errors(context, domain.id, image):
+            record = domain.image(image)
+            if record is not None and record.published and volume not in record.volumes:
+                found[image] = luks_on(context, domain, record, chains.leaf_of(record))
+    return MappingProxyType(found)
 
 
 def _publish_layer(context: Context, domain: Domain, plan: Plan, *, made: bool) -> None:
@@ -341,7 +371,7 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, _held: He
             except LeaseBusy:
                 return False
         if isinstance(intent, SnapshotMany):
-            _publish_layers(context, job, domain, intent, made=False)
+            _publish_layers(context, job, domain, intent, made=None)
         else:
             _unpublish(context, job, domain, intent)
     return True

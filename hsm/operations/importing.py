@@ -15,7 +15,7 @@ from typing import Any
 
 from hsm.domains.base import Domain, VolumeRecord
 from hsm.formats import description
-from hsm.operations import chains
+from hsm.operations import chains, encryption
 from hsm.operations.base import storage_errors
 from hsm.operations.creation import CreateImage, absent
 from hsm.operations.filling import filling
@@ -23,7 +23,7 @@ from hsm.operations.inspecting import inspect
 from hsm.operations.making import Plan, make_volume, plan_volume, round_up
 from hsm.operations.outside import copy_private
 from hsm.tasks.manager import Job
-from hsm.tools.qemu_img import Source
+from hsm.tools.nodes import Source
 from libvdsm.api.errors import CannotShrink
 from libvdsm.api.types import FileFormat
 
@@ -54,7 +54,9 @@ class ImportImage(CreateImage):
             if capacity < found.capacity:
                 raise CannotShrink(volume=self.volume_id, capacity=found.capacity)
             outside = Source(f"/dev/fd/{source}", found.format, alone=True)
-            fill = filling(job, self.context, domain, outside, capacity, (source,))
+            key = encryption.key_of(self.context, self.secret) if self.secret else None
+            self.luks = self.new_luks(domain)
+            fill = filling(job, self.context, domain, outside, capacity, (source,), key=key)
             make_volume(job, self.context, domain, lambda: self._plan(domain, capacity), fill, slow=True)
             return self.result(domain, chains.image_of(domain, self.image_id))
 
@@ -68,6 +70,7 @@ class ImportImage(CreateImage):
             format_=self.params.format,
             allocation=self.params.allocation,
             description=description.write(name=self.params.name, description=self.params.description),
+            luks=self.luks,
         )
 
     @contextmanager

@@ -16,9 +16,10 @@ import msgspec
 
 from hsm.domains.base import Domain, Garbage, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats.attributes import AnyIntent
-from hsm.operations import chains, describe
+from hsm.operations import chains, describe, encryption
 from hsm.operations.base import BaseOperation, Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.deletion import give_back
+from hsm.operations.encryption import itself, source_of
 from hsm.operations.making import qemu_img, qemu_layers
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -67,6 +68,9 @@ class InPlace(BaseOperation):
         """Of what is not the image's, and has to stay as it is until the end."""
         return []
 
+    def make_ready(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> None:
+        """Do what takes long and changes nothing, before the domain's lease is taken."""
+
     def prepare(self, undo: ExitStack, domain: Domain, intent: AnyIntent) -> Held | None:
         """Make, as garbage, what has to be there before the intent is, and its lease.  Under the domain's lease."""
         return None
@@ -113,6 +117,8 @@ class InPlace(BaseOperation):
             # What no program can read to its end would leave the image unfinished for good.
             job.check()
             readable(self.context, domain, record.volumes[volume], job)
+        encryption.prove_image(self.context, domain, record)
+        self.make_ready(domain, record, intent)
         room(self.context, domain, self.moving(record, intent))
         with domain_lease(self.context, domain, job), ExitStack() as undo:
             record = leased(domain, record)
@@ -164,8 +170,8 @@ def own_volume(domain: Domain, record: ImageRecord, volume: VolumeId) -> VolumeR
 def readable(context: Context, domain: Domain, volume: VolumeRecord, job: Job) -> None:
     """A volume's tables are whole."""
     if is_qcow2(volume):
-        path = domain.data_path(volume.folder, volume.id)
-        if said := qemu_img(context).check(path, stop=job.stop_asked):
+        source = itself(context, domain, chains.image_of(domain, volume.folder), volume)
+        if said := qemu_img(context).check(source, stop=job.stop_asked):
             raise VolumeDamaged(volume=volume.id, reason=said)
 
 
@@ -191,13 +197,12 @@ def room(context: Context, domain: Domain, moving: Moving) -> None:
     free = domain.space().free
     if moving.bytes <= free or moving.top is None or moving.into is None:
         return
-    layers = qemu_layers(context, domain)
-    path = domain.data_path(moving.top.folder, moving.top.id)
-    comes = [extent for extent in layers.data(path, moving.top.metadata.format.value) if extent.depth in moving.depths]
+    layers, record = qemu_layers(context, domain), chains.image_of(domain, moving.top.folder)
+    source = source_of(context, domain, record, moving.top)
+    comes = [extent for extent in layers.data(source) if extent.depth in moving.depths]
     there: list[Extent] = []
     if moving.into is not moving.top:
-        path = domain.data_path(moving.into.folder, moving.into.id)
-        there = [e for e in layers.data(path, moving.into.metadata.format.value) if e.depth == 0]
+        there = [e for e in layers.data(source_of(context, domain, record, moving.into)) if e.depth == 0]
     if (needed := added(comes, there)) > free:
         raise NoSpace(domain=domain.id, reason=f"{needed} bytes have to be moved, and {free} are free")
 

@@ -26,4 +26,9 @@ def _refusal(refused: inspection.Refused, declared: FileFormat | None) -> Except
         return FormatMismatch(declared=said, found=refused.found or "something else", reason=refused.detail)
     if kind is inspection.Kind.DAMAGED:
         return DamagedImage(reason=refused.detail)
+    if kind is inspection.Kind.ENCRYPTED:
+        # Whoever has the key can decrypt it there; its secret is none of this host's.
+        return UnsupportedImage(
+            reason=f"it is encrypted ({refused.detail}); decrypt it first, and have it encrypted here with a secret"
+        )
     return UnsupportedImage(reason=refused.detail)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from uuid import UUID
 
 import msgspec
 
@@ -18,6 +19,7 @@ from hsm.formats import description, qcow2
 from hsm.formats.attributes import Attributes, Intent, VolumeAttributes
 from hsm.formats.volume import VolumeMetadata
 from hsm.operations import chains
+from hsm.operations.encryption import able, secret_of
 from hsm.operations.making import Plan
 from hsm.operations.reading import readable_chain
 from libvdsm.api.errors import InvalidParameter, NeedsCollapse, NotSupported
@@ -32,6 +34,9 @@ class Form:
     allocation: Allocation | None = None
     cluster_size: int | None = None
     compress: bool = False
+    secret: UUID | None = None
+    decrypt: bool = False
+    """encrypted with another secret, or not any more"""
 
 
 AS_IT_IS = Form()
@@ -47,6 +52,8 @@ class Selection:
     chain: list[VolumeRecord]
     """all that is read, the newest first"""
     collapsed: bool
+    secret: UUID | None = None
+    """what the uppermost, and all of its image, is encrypted with"""
 
     @property
     def top(self) -> VolumeRecord:
@@ -64,11 +71,12 @@ def select(
     """The chain below a volume, or below the leaf.  A template's own state seen through a clone is collapsed."""
     record = chains.image_of(domain, image)
     chain = readable_chain(domain, record, volume, mine)
+    secret = secret_of(domain, record, chain[0])
     if collapse or chain[0].is_linked:
-        return Selection(record, [chain[0]], None, chain, collapsed=True)
+        return Selection(record, [chain[0]], None, chain, collapsed=True, secret=secret)
     own = [found for found in chain if not found.is_linked]
     template = chain[-1] if chain[-1].is_linked else None
-    return Selection(record, own[::-1], template, chain, collapsed=False)
+    return Selection(record, own[::-1], template, chain, collapsed=False, secret=secret)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,13 @@ class Layer:
     """byte for byte"""
     form: Form
     backing_format: VolumeFormat | None
+    secret: UUID | None
+    """what the new volume is encrypted with"""
+
+
+def encrypted_with(selection: Selection, form: Form) -> UUID | None:
+    """The secret of a copy: as asked for, else as it is."""
+    return None if form.decrypt else form.secret or selection.secret
 
 
 def refuse_unfit(verb: str, selection: Selection, form: Form) -> None:
@@ -90,6 +105,13 @@ def refuse_unfit(verb: str, selection: Selection, form: Form) -> None:
     if count > 1 and (form.format is VolumeFormat.RAW or form.allocation is Allocation.PREALLOCATED):
         what = "raw" if form.format is VolumeFormat.RAW else "preallocated"
         raise NeedsCollapse(image=selection.record.id, volumes=count, form=what)
+    if form.secret is not None and form.decrypt:
+        raise InvalidParameter(verb=verb, reason="either a secret, or no encryption any more")
+    secret = encrypted_with(selection, form)
+    if count > 1 and secret != selection.secret:
+        raise NeedsCollapse(image=selection.record.id, volumes=count, form="re-encrypted")
+    if secret is not None:
+        able(format_, form.allocation or selection.top.metadata.allocation, form.cluster_size, compress=form.compress)
     if format_ is VolumeFormat.RAW and (form.compress or form.cluster_size):
         raise InvalidParameter(verb=verb, reason="a raw volume has neither clusters nor compression")
     if form.compress and form.allocation is Allocation.PREALLOCATED:
@@ -114,15 +136,18 @@ def lay_out(
         metadata = _metadata(selection, source, form, place, below, name=name)
         if moved:
             metadata = msgspec.structs.replace(source.metadata, domain=place[0])
-        same = not (selection.collapsed and len(selection.chain) > 1) and _unchanged(
-            source, metadata, form, below, below_format
+        secret = encrypted_with(selection, form)
+        same = (
+            not (selection.collapsed and len(selection.chain) > 1)
+            and secret == selection.secret
+            and _unchanged(source, metadata, form, below, below_format)
         )
         template = None
         if not layers and selection.template is not None:
             template = (ImageId(selection.template.metadata.image), selection.template.id)
         length, content = _beginning(source, metadata, below, below_format, same=same)
         new = NewVolume(place[1], id_, length, metadata.format, metadata.allocation, not layers, template)
-        layers.append(Layer(source, Plan(new, metadata, content), same, form, below_format))
+        layers.append(Layer(source, Plan(new, metadata, content), same, form, below_format, secret))
         below, below_format = id_, metadata.format
     return layers
 
@@ -205,11 +230,12 @@ def _beginning(
     return qcow2.new(metadata.capacity, str(below), below_format.value)
 
 
-def attributes_of(selection: Selection, ids: list[VolumeId]) -> Attributes:
-    """What is kept of the copy beside its metadata: tags."""
+def attributes_of(selection: Selection, ids: list[VolumeId], secret: UUID | None) -> Attributes:
+    """What is kept of the copy beside its metadata: tags, and the secret that it is encrypted with."""
     was = selection.record.attributes
     if selection.collapsed:
-        return Attributes(tags=was.tags)
+        return Attributes(tags=was.tags, secret=secret)
     pairs = zip(selection.volumes, ids, strict=True)
     volumes = {id_: VolumeAttributes(tags=kept.tags) for old, id_ in pairs if (kept := was.volumes.get(old.id))}
-    return Attributes(tags=was.tags, volumes={id_: kept for id_, kept in volumes.items() if kept.tags})
+    tagged: dict[UUID, VolumeAttributes] = {id_: kept for id_, kept in volumes.items() if kept.tags}
+    return Attributes(tags=was.tags, volumes=tagged, secret=secret)

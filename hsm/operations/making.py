@@ -15,15 +15,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from hsm.domains.base import Domain, Held, NewVolume, VolumeRecord
+from hsm.formats import attributes as attributes_format
 from hsm.formats import qcow2
+from hsm.formats.attributes import Attributes
 from hsm.formats.bitmaps import Bitmap
+from hsm.formats.luks import Luks
 from hsm.formats.volume import VolumeMetadata
 from hsm.operations.base import Context, domain_lease
 from hsm.tasks.manager import Job
 from hsm.tools.qemu_img import QemuImg
 from hsm.tools.qemu_io import QemuIo
 from hsm.tools.qemu_layers import QemuLayers
-from libvdsm.api.errors import NotSupported, VolumeExists
+from libvdsm.api.errors import ImageInUse, NotSupported, VolumeExists
 from libvdsm.api.event import VolumeChanged, VolumeCreated
 from libvdsm.api.types import (
     Allocation,
@@ -51,6 +54,8 @@ class Plan:
     content: list[tuple[int, bytes]]
     frozen: VolumeMetadata | None = None
     """the new metadata of the leaf that the volume goes on top of"""
+    attributes: Attributes = attributes_format.NONE
+    """of a new image"""
 
 
 def round_up(capacity: int) -> int:
@@ -71,8 +76,12 @@ def plan_volume(
     frozen: VolumeMetadata | None = None,
     role: VolumeRole = VolumeRole.LEAF,
     bitmaps: tuple[Bitmap, ...] = (),
+    luks: Luks | None = None,
 ) -> Plan:
-    """A volume, empty or on top of a parent; with bitmaps of these names in which nothing is marked."""
+    """A volume, empty or on top of a parent; with bitmaps of these names in which nothing is marked.
+
+    ``luks``: what it is encrypted with, and its image if it is the first of one.
+    """
     if parent is not None and parent.id == volume:
         # In a new image the parent is linked under this very name, and would be written.
         raise VolumeExists(volume=volume, reason="it is what the new volume is to stand on")
@@ -82,7 +91,10 @@ def plan_volume(
     content: list[tuple[int, bytes]] = []
     if format_ is VolumeFormat.QCOW2:
         below, below_format = (str(parent.id), parent.metadata.format.value) if parent else (None, None)
-        length, content = qcow2.new(capacity, below, below_format, bitmaps)
+        if luks is None and parent is not None and parent.header is not None and parent.header.encrypted:
+            # Somebody has deleted what was there, and made an encrypted one of the same id.
+            raise ImageInUse(image=image, volume=parent.id, holder="whoever just encrypted it")
+        length, content = qcow2.new(capacity, below, below_format, bitmaps, luks)
     metadata = VolumeMetadata(
         domain=domain,
         image=image,
@@ -101,7 +113,8 @@ def plan_volume(
         template = (ImageId(parent.metadata.image), parent.id)
     first = parent is None or parent.is_linked or parent.metadata.image != image
     new = NewVolume(image, volume, length, format_, allocation, first, template)
-    return Plan(new, metadata, content, frozen)
+    kept = Attributes(secret=luks.secret) if luks is not None and first else attributes_format.NONE
+    return Plan(new, metadata, content, frozen, kept)
 
 
 def make_volume(
@@ -135,6 +148,8 @@ def make_volume(
                 fill(plan, held)
             if plan.frozen is not None and plan.metadata.parent is not None:
                 domain.rewrite(new.image, VolumeId(plan.metadata.parent), plan.frozen)
+            if plan.attributes != attributes_format.NONE:
+                domain.set_attributes(new.image, plan.attributes)
             job.commit()
             domain.publish(new.image, new.volume, plan.metadata)
         undo.pop_all()

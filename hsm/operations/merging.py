@@ -15,8 +15,9 @@ import msgspec
 from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord
 from hsm.formats.attributes import AnyIntent, MergeDown, MergeUp
 from hsm.formats.volume import next_generation
-from hsm.operations import bitmap_guard, bitmap_merging, chains, pulling
+from hsm.operations import bitmap_guard, bitmap_merging, chains, encryption, pulling
 from hsm.operations.base import Context, domain_lease, storage_errors
+from hsm.operations.encryption import itself, source_of
 from hsm.operations.inplace import InPlace, Moving, as_parent, end, is_qcow2, let_go, own_volume, percent_of, tell
 from hsm.operations.making import qemu_layers
 from hsm.operations.shrinking import cut
@@ -62,18 +63,20 @@ def _intent(domain: Domain, image: ImageId) -> tuple[ImageRecord, MergeDown]:
 def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: Held, *, fresh: bool) -> None:
     record, intent = _intent(domain, image)
     base, top = record.volumes[VolumeId(intent.base)], record.volumes[VolumeId(intent.gone[0])]
-    layers = qemu_layers(context, domain)
-    path = domain.data_path(image, base.id)
     total = sum(record.volumes[VolumeId(volume)].actual_size for volume in intent.gone)
     run = [record.volumes[VolumeId(volume)] for volume in (*intent.gone, intent.base)]
     bitmap_merging.prepare(context, domain, record, run, intent.known, held)
     job.progress("moving data down", 0, total)
-    layers.commit(
-        domain.data_path(image, top.id),
-        path,
-        descriptors=held.descriptors,
-        on_percent=percent_of(job, "moving data down", total),
-    )
+    on_percent = percent_of(job, "moving data down", total)
+    if encryption.is_encrypted(record):
+        _commit_each(context, job, domain, record, run, held)
+    else:
+        qemu_layers(context, domain).commit(
+            source_of(context, domain, record, top),
+            domain.data_path(image, base.id),
+            descriptors=held.descriptors,
+            on_percent=on_percent,
+        )
     job.progress("writing to stable storage", total, total)
     domain.sync_data(image, base.id)
     capacity = top.metadata.capacity
@@ -81,13 +84,36 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
         # What is beyond the end of the state that it has now must not show again in what stands on it.
         cut(context, domain, chains.image_of(domain, image).volumes[base.id], capacity, held)
     if is_qcow2(base) and not fresh:
-        layers.mend(path, descriptors=held.descriptors)
+        qemu_layers(context, domain).mend(itself(context, domain, record, base), descriptors=held.descriptors)
         domain.sync_data(image, base.id)
     bitmap_merging.merge(context, domain, chains.image_of(domain, image), run, intent.known, held)
     if base.metadata.allocation is Allocation.PREALLOCATED:
         # Zeros are committed as holes, whose space was to be kept.
         length = chains.image_of(domain, image).volumes[base.id].length
         domain.extend_data(image, base.id, length, base.metadata.allocation)
+
+
+def _commit_each(context: Context, job: Job, domain: Domain, record: ImageRecord, run: Run, held: Held) -> None:
+    """Commit the layers of a run into its lowest, one after the other, the lowest first.
+
+    The program finds one further down by the name in a header, which a chain that is spelled out does not have; but
+    it takes each for standing on the base, which by then keeps the state of all below.  What is beyond the end of that
+    state goes before the next: there the next one shows zeros.
+    """
+    base, total = run[-1], sum(volume.actual_size for volume in run[:-1])
+    below = source_of(context, domain, record, base)
+    done = 0
+    for volume in reversed(run[:-1]):
+        before = done
+
+        def on_percent(percent: float, volume: VolumeRecord = volume, before: int = before) -> None:
+            job.progress("moving data down", before + int(volume.actual_size * percent / 100), total)
+
+        source = source_of(context, domain, record, volume, alone=True).on(below)
+        qemu_layers(context, domain).commit(source, None, descriptors=held.descriptors, on_percent=on_percent)
+        domain.sync_data(record.id, base.id)
+        cut(context, domain, chains.image_of(domain, record.id).volumes[base.id], volume.metadata.capacity, held)
+        done += volume.actual_size
 
 
 def _put_child_on_base(context: Context, domain: Domain, image: ImageId, held: Held) -> None:
@@ -97,8 +123,8 @@ def _put_child_on_base(context: Context, domain: Domain, image: ImageId, held: H
     child, base = record.volumes[VolumeId(intent.child)], record.volumes[VolumeId(intent.base)]
     header, parent = child.header, as_parent(base)
     if header is None or (header.backing_file, header.backing_format) != parent:
-        path = domain.data_path(image, child.id)
-        qemu_layers(context, domain).name_parent(path, parent, descriptors=held.descriptors)
+        source = itself(context, domain, record, child)
+        qemu_layers(context, domain).name_parent(source, parent, descriptors=held.descriptors)
     domain.sync_data(image, child.id)
 
 

@@ -23,8 +23,10 @@ from hsm.domains.base import Domain, Held, ImageRecord, VolumeRecord, Wanted
 from hsm.formats.attributes import Pull, Rebase
 from hsm.operations import chains
 from hsm.operations.base import Context, domain_lease
+from hsm.operations.encryption import itself, source_of
 from hsm.operations.inplace import as_parent, end, let_go, percent_of, tell
 from hsm.operations.making import qemu_layers
+from hsm.operations.offering import offered
 from hsm.tasks.manager import Job
 from libvdsm.api.errors import NoSuchImage
 from libvdsm.api.types import ImageId, VolumeId
@@ -85,34 +87,39 @@ def _pull(
 ) -> None:
     record, intent = _intent(domain, image)
     top = record.volumes[VolumeId(intent.top)]
-    path = domain.data_path(image, top.id)
+    source = source_of(context, domain, record, top)
     layers = qemu_layers(context, domain)
     old, new = _parent(record, top.metadata.parent), _parent(record, intent.parent)
     assert top.header is not None
     if top.header.snapshots:
         job.progress("returning to where it began")
-        layers.return_to_mark(path, descriptors=descriptors)
-        layers.name_parent(path, old, descriptors=descriptors)
+        layers.return_to_mark(source, descriptors=descriptors)
+        layers.name_parent(source, old, descriptors=descriptors)
     elif fresh or _names(top, old):
-        layers.mark(path, descriptors=descriptors)
+        layers.mark(source, descriptors=descriptors)
         domain.sync_data(image, top.id)
     else:
-        _mend(context, domain, top, descriptors)
+        _mend(context, domain, record, top, descriptors)
         return
     total = below(record, top, intent.parent)
     job.progress("moving data up", 0, total)
     on_percent = percent_of(job, "moving data up", total)
-    layers.rebase(path, new, descriptors=descriptors, on_percent=on_percent)
+    with offered(context, domain, record, intent.parent, descriptors) as parent:
+        layers.rebase(source, parent or new, descriptors=descriptors, on_percent=on_percent)
+    if parent is not None:
+        layers.name_parent(source, new, descriptors=descriptors)
     job.progress("writing to stable storage", total, total)
     domain.sync_data(image, top.id)
-    layers.unmark(path, descriptors=descriptors)
+    layers.unmark(source, descriptors=descriptors)
     domain.sync_data(image, top.id)
     if not fresh:
-        _mend(context, domain, top, descriptors)
+        _mend(context, domain, record, top, descriptors)
 
 
-def _mend(context: Context, domain: Domain, top: VolumeRecord, descriptors: tuple[int, ...]) -> None:
-    qemu_layers(context, domain).mend(domain.data_path(top.folder, top.id), descriptors=descriptors)
+def _mend(
+    context: Context, domain: Domain, record: ImageRecord, top: VolumeRecord, descriptors: tuple[int, ...]
+) -> None:
+    qemu_layers(context, domain).mend(itself(context, domain, record, top), descriptors=descriptors)
     domain.sync_data(top.folder, top.id)
 
 

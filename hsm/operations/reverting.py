@@ -10,13 +10,16 @@ image without a leaf.
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
 from hsm.domains.base import Domain, Held, ImageRecord
 from hsm.formats import description
 from hsm.formats.attributes import AnyIntent, Revert
+from hsm.formats.luks import Luks
 from hsm.operations import chains
 from hsm.operations.base import Context, domain_lease
 from hsm.operations.bitmap_layers import passed_on
+from hsm.operations.encryption import luks_on
 from hsm.operations.inplace import InPlace, end, let_go, own_volume, tell
 from hsm.operations.making import Plan, plan_volume
 from hsm.tasks.manager import Job
@@ -25,8 +28,18 @@ from libvdsm.api.event import VolumeCreated
 from libvdsm.api.types import Allocation, ImageId, VolumeFormat, VolumeId
 
 
-def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Held, *, fresh: bool = False) -> bool:
+@dataclass(frozen=True)
+class _Made:
+    """The new leaf is made already, encrypted with this."""
+
+    luks: Luks | None = None
+
+
+def finish(
+    context: Context, job: Job, domain: Domain, image: ImageId, held: Held, *, made: _Made | None = None
+) -> bool:
     """Do what is left to be done."""
+    luks = made.luks if made else _luks(context, domain, chains.image_of(domain, image))
     with domain_lease(context, domain):
         record = chains.image_of(domain, image)
         intent = record.attributes.intent
@@ -34,10 +47,10 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
         leaf, gone = VolumeId(intent.leaf), tuple(VolumeId(volume) for volume in intent.gone)
         if leaf not in record.volumes:
             job.progress("making the new layer")
-            plan = _plan(domain, record, intent)
-            with ExitStack() as made:
-                if not fresh:
-                    made.callback(domain.begin_volume(plan.new).release)
+            plan = _plan(domain, record, intent, luks)
+            with ExitStack() as lease:
+                if made is None:
+                    lease.callback(domain.begin_volume(plan.new).release)
                     domain.make_data(plan.new, plan.content)
                 domain.publish(image, leaf, plan.metadata)
         left = end(domain, image, gone, wipe=intent.wipe)
@@ -47,7 +60,15 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
     return True
 
 
-def _plan(domain: Domain, record: ImageRecord, intent: Revert) -> Plan:
+def _luks(context: Context, domain: Domain, record: ImageRecord) -> Luks | None:
+    """What the new leaf is encrypted with, if it has to be made anew."""
+    intent = record.attributes.intent
+    if not isinstance(intent, Revert) or intent.leaf in record.volumes:
+        return None
+    return luks_on(context, domain, record, record.volumes[VolumeId(intent.to)])
+
+
+def _plan(domain: Domain, record: ImageRecord, intent: Revert, luks: Luks | None) -> Plan:
     """An empty layer of the snapshot's size, with the present name and description."""
     parent = record.volumes[VolumeId(intent.to)]
     present = record.volumes[VolumeId(intent.gone[0])].metadata.description
@@ -61,11 +82,17 @@ def _plan(domain: Domain, record: ImageRecord, intent: Revert) -> Plan:
         description=description.write(present, snapshot=""),
         parent=parent,
         bitmaps=passed_on(parent, parent.metadata.capacity),
+        luks=luks,
     )
 
 
 class RevertImage(InPlace):
     """Image.revert.  ``params.leaf`` was filled in by the service."""
+
+    _made = _Made()
+
+    def make_ready(self, domain: Domain, record: ImageRecord, intent: AnyIntent) -> None:
+        self._made = _Made(luks_on(self.context, domain, record, record.volumes[self.params.volume]))
 
     def done(self, record: ImageRecord) -> bool:
         leaf = record.volumes.get(self.params.leaf)
@@ -88,7 +115,7 @@ class RevertImage(InPlace):
 
     def prepare(self, undo: ExitStack, domain: Domain, intent: AnyIntent) -> Held:
         assert isinstance(intent, Revert)
-        plan = _plan(domain, chains.image_of(domain, self.params.image), intent)
+        plan = _plan(domain, chains.image_of(domain, self.params.image), intent, self._made.luks)
         undo.callback(_abandon, domain, plan)
         held = domain.begin_volume(plan.new)
         undo.callback(held.release)
@@ -96,7 +123,7 @@ class RevertImage(InPlace):
         return held
 
     def finish(self, job: Job, domain: Domain, held: Held, *, fresh: bool) -> None:
-        finish(self.context, job, domain, self.params.image, held, fresh=fresh)
+        finish(self.context, job, domain, self.params.image, held, made=self._made if fresh else None)
 
 
 def _abandon(domain: Domain, plan: Plan) -> None:

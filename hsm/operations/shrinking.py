@@ -14,9 +14,10 @@ import msgspec
 from hsm.domains.base import Domain, Held, VolumeRecord, Wanted
 from hsm.formats.attributes import Shrink
 from hsm.formats.volume import next_generation
-from hsm.operations import chains, describe
+from hsm.operations import chains, describe, encryption
 from hsm.operations.base import Context, domain_lease, storage_errors
 from hsm.operations.changes import Resize
+from hsm.operations.encryption import source_of
 from hsm.operations.making import qemu_img, qemu_io, round_up
 from hsm.tasks.manager import Job
 from libvdsm.api.event import VolumeChanged
@@ -51,14 +52,14 @@ def cut(context: Context, domain: Domain, volume: VolumeRecord, capacity: int, h
     if volume.metadata.format is VolumeFormat.RAW:
         domain.shrink_data(volume.folder, volume.id, capacity)
         return
-    path = domain.data_path(volume.folder, volume.id)
     if volume.header is not None and volume.header.capacity > capacity:
         # qemu-img alone cuts the file while its tables still name what is cut off (seen: killed between the two, the
         # file is corrupt).  So what is beyond the new end is given back first, and is stable.
         first = -(-capacity // volume.header.cluster_size) * volume.header.cluster_size
-        qemu_io(context).discard(path, first, volume.header.capacity, descriptors=held.descriptors)
+        source = source_of(context, domain, chains.image_of(domain, volume.folder), volume)
+        qemu_io(context).discard(source, first, volume.header.capacity, descriptors=held.descriptors)
         domain.sync_data(volume.folder, volume.id)
-        qemu_img(context).resize(path, capacity, descriptors=held.descriptors, shrink=True)
+        qemu_img(context).resize(source, capacity, descriptors=held.descriptors, shrink=True)
     domain.sync_data(volume.folder, volume.id)
 
 
@@ -84,6 +85,7 @@ class ShrinkingResize(Resize):
                 return super().run(job)
             held = domain.acquire([Wanted(volume.id, record.id)])
             leases.callback(held.release)
+            encryption.prove_image(self.context, domain, record)
             with domain_lease(self.context, domain, job):
                 record, volume = self.find(domain)
                 if record.attributes.intent is None:

@@ -20,14 +20,17 @@ import msgspec
 from hsm.domains.base import Domain, Held, LeaseBusy, VolumeRecord, Wanted
 from hsm.formats import description
 from hsm.formats.attributes import Attributes, VolumeAttributes
+from hsm.formats.luks import Luks
 from hsm.operations import chains, expiring
 from hsm.operations.base import Context, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.creation import absent
 from hsm.operations.deletion import give_back
+from hsm.operations.encryption import new_luks, prove_keys, source_of
 from hsm.operations.making import Plan, empty_data, plan_volume
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
 from hsm.tools.nbd_export import Export
+from hsm.tools.nodes import Source
 from hsm.transfers.states import Event
 from hsm.transfers.store import Record
 from hsm.transfers.transfers import Live
@@ -85,7 +88,7 @@ def upload(context: Context, record: Record, text: str | None) -> Live:
         live.held = _publish(context, domain, record, text)
         undo.callback(_undo, context, domain, live)
         context.events.emit(VolumeCreated(domain=record.domain, image=record.image, volume=record.volume))
-        context.transfers.open(live, export(domain, record))
+        context.transfers.open(live, export(context, domain, record))
         undo.pop_all()
     return live
 
@@ -100,7 +103,7 @@ def download(context: Context, record: Record, chain: list[VolumeRecord]) -> Liv
         readable_chain(domain, chains.image_of(domain, record.image), record.volume)
         live = context.transfers.begin(record, held)
         undo.callback(context.transfers.drop, live)
-        context.transfers.open(live, export(domain, record))
+        context.transfers.open(live, export(context, domain, record))
         undo.pop_all()
     return live
 
@@ -108,11 +111,12 @@ def download(context: Context, record: Record, chain: list[VolumeRecord]) -> Liv
 def _publish(context: Context, domain: Domain, record: Record, text: str | None) -> Held:
     """The volume, illegal, with the time at which it is given up; its lease."""
     expires = record.created + context.config.transfer.expiry
+    luks = new_luks(context, record.secret)
     with ExitStack() as undo:
         with ExitStack() as lease:
             lease.enter_context(domain_lease(context, domain))
             absent(domain, record.image)
-            plan = _plan(record, text)
+            plan = _plan(record, text, luks)
             undo.callback(_abandon, context, domain, plan)
             held = domain.begin_volume(plan.new)
             undo.callback(held.release)
@@ -125,14 +129,14 @@ def _publish(context: Context, domain: Domain, record: Record, text: str | None)
             if record.allocation is Allocation.PREALLOCATED:
                 lease.enter_context(domain_lease(context, domain))
                 absent(domain, record.image)
-            kept = Attributes(volumes={record.volume: VolumeAttributes(expires=expires)})
+            kept = Attributes(volumes={record.volume: VolumeAttributes(expires=expires)}, secret=record.secret)
             domain.set_attributes(record.image, kept)
             domain.publish(record.image, record.volume, plan.metadata)
         undo.pop_all()
     return held
 
 
-def _plan(record: Record, text: str | None) -> Plan:
+def _plan(record: Record, text: str | None, luks: Luks | None) -> Plan:
     plan = plan_volume(
         domain=record.domain,
         image=record.image,
@@ -141,6 +145,7 @@ def _plan(record: Record, text: str | None) -> Plan:
         format_=record.format,
         allocation=record.allocation,
         description=description.write(name=record.name, description=text),
+        luks=luks,
     )
     metadata = msgspec.structs.replace(plan.metadata, legality=Legality.ILLEGAL)
     if record.content is Content.FILE:
@@ -157,11 +162,16 @@ def _abandon(context: Context, domain: Domain, plan: Plan) -> None:
         log.warning("left for the collector", image=plan.new.image, volume=plan.new.volume, error=error)
 
 
-def export(domain: Domain, record: Record, *, read_only: bool = False) -> Export:
-    path = domain.data_path(record.image, record.volume)
-    format_ = "raw" if record.content is Content.FILE else record.format.value
+def export(context: Context, domain: Domain, record: Record, *, read_only: bool = False) -> Export:
     sparse = record.allocation is Allocation.SPARSE
-    return Export(path, format_, read_only=read_only or not record.is_upload, sparse=sparse)
+    if record.content is Content.FILE:
+        source = Source(domain.data_path(record.image, record.volume), "raw")
+    else:
+        image = chains.image_of(domain, record.image)
+        source = source_of(context, domain, image, image.volumes[record.volume])
+        # The server answers before it opens what it serves.
+        prove_keys(context, source)
+    return Export(source, read_only=read_only or not record.is_upload, sparse=sparse)
 
 
 # ---- going on
@@ -178,7 +188,7 @@ def resume(context: Context, live: Live) -> None:
         except (NoSuchImage, NoSuchVolume) as error:
             _give_up(context, live, error)
             raise
-        context.transfers.open(live, export(domain, record))
+        context.transfers.open(live, export(context, domain, record))
 
 
 def _give_up(context: Context, live: Live, error: ApiError) -> None:

@@ -28,7 +28,7 @@ def prepare(context: Context, domain_id: DomainId, image: ImageId, *, read_only:
         if keeper is not None:
             if keeper.read_only != read_only:
                 raise AlreadyPrepared(image=image, mode="read-only" if keeper.read_only else "for writing")
-            return describe.prepared_info(domain, keeper, leaf.metadata.format)
+            return describe.prepared_info(domain, keeper, leaf.metadata.format, describe.secret_named(record))
         if leaf.metadata.role is VolumeRole.TEMPLATE and not read_only:
             raise IsTemplate(image=image)
         if not read_only:
@@ -45,7 +45,7 @@ def prepare(context: Context, domain_id: DomainId, image: ImageId, *, read_only:
         except KeeperFailed as error:
             raise StorageFailed(domain=domain_id, reason=f"the keeper could not be started: {error}") from None
     context.events.emit(ImagePrepared(domain=domain_id, image=image, read_only=read_only))
-    return describe.prepared_info(domain, keeper, leaf.metadata.format)
+    return describe.prepared_info(domain, keeper, leaf.metadata.format, describe.secret_named(record))
 
 
 def teardown(context: Context, domain_id: DomainId, image: ImageId) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from hsm.operations import chains, describe, use
 from hsm.operations.base import lock_domain, lock_image, storage_errors
+from hsm.operations.encryption import able
 from hsm.operations.outside import own_file
 from hsm.paging import Listing
 from hsm.services.base import fitting
@@ -36,6 +37,7 @@ from libvdsm.api.types import (
     ImageInfo,
     Nothing,
     PreparedInfo,
+    SecretId,
     TagChange,
     TaskInfo,
     VolumeFormat,
@@ -72,8 +74,11 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
         description: str | None = None,
         id: ImageId | None = None,
         volume: VolumeId | None = None,
+        secret: SecretId | None = None,
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.create", name=name, description=description)
+        if secret is not None:
+            able(format, allocation)
         self.context.registry.find(domain)
         new = self._image(id)
         return self.submit(
@@ -86,6 +91,7 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
             description=description,
             id=new,
             volume=self._volume(domain, new, volume),
+            secret=secret,
         )
 
     def snapshot(
@@ -106,6 +112,7 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
         description: str | None = None,
         id: ImageId | None = None,
         volume: VolumeId | None = None,
+        secret: SecretId | None = None,
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.clone", name=name, description=description)
         self.context.registry.find(domain)
@@ -119,6 +126,7 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
             description=description,
             id=new,
             volume=self._volume(domain, new, volume),
+            secret=secret,
         )
 
     def make_template(
@@ -204,8 +212,11 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
         description: str | None = None,
         id: ImageId | None = None,
         volume: VolumeId | None = None,
+        secret: SecretId | None = None,
     ) -> TaskInfo[ImageInfo]:
         fitting("Image.import", name=name, description=description)
+        if secret is not None:
+            able(format, allocation)
         self.context.registry.find(domain)
         new = self._image(id)
         return self.submit(
@@ -221,6 +232,7 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
             capacity=capacity,
             description=description,
             id=new,
+            secret=secret,
         )
 
     def export(

@@ -8,7 +8,7 @@ from hsm.operations.layers import select
 from hsm.services.base import Service, fitting
 from libvdsm.api.errors import ImageExists, InvalidParameter, SameDomain, VolumeExists
 from libvdsm.api.image_copies import ChecksumInfo, CopyInfo, ImageCopies
-from libvdsm.api.types import Allocation, DomainId, ImageId, TaskInfo, VolumeFormat, VolumeId, VolumeRole
+from libvdsm.api.types import Allocation, DomainId, ImageId, SecretId, TaskInfo, VolumeFormat, VolumeId, VolumeRole
 
 
 class ImageCopyService(Service, ImageCopies):
@@ -29,6 +29,8 @@ class ImageCopyService(Service, ImageCopies):
         checksum: bool = False,
         id: ImageId | None = None,
         volumes: list[VolumeId] | None = None,
+        secret: SecretId | None = None,
+        decrypt: bool = False,
     ) -> TaskInfo[CopyInfo]:
         fitting("Image.copy", name=name, description=None)
         fitting_clusters("Image.copy", cluster_size)
@@ -62,6 +64,8 @@ class ImageCopyService(Service, ImageCopies):
             checksum=checksum,
             id=new,
             volumes=ids,
+            secret=secret,
+            decrypt=decrypt,
         )
 
     def _ids(

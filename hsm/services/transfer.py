@@ -11,6 +11,7 @@ from typing import Any
 from hsm.operations import chains, transferring
 from hsm.operations.base import lock_domain, lock_image, storage_errors
 from hsm.operations.describe import transfer_info
+from hsm.operations.encryption import able, lock_secret
 from hsm.operations.making import round_up
 from hsm.operations.reading import readable_chain
 from hsm.paging import Listing
@@ -20,6 +21,7 @@ from hsm.transfers.states import Event
 from hsm.transfers.store import Record
 from hsm.transfers.transfers import Live, new_ticket
 from libvdsm.api.errors import (
+    CannotEncrypt,
     ImageExists,
     InvalidParameter,
     NotSupported,
@@ -33,6 +35,7 @@ from libvdsm.api.types import (
     Allocation,
     DomainId,
     ImageId,
+    SecretId,
     TaskInfo,
     TransferId,
     VolumeFormat,
@@ -60,11 +63,12 @@ class TransferService(Service, Transfer):
         description: str | None = None,
         note: str | None = None,
         id: TransferId | None = None,
+        secret: SecretId | None = None,
     ) -> TransferInfo:
         self.context.registry.find(domain)
         if direction is Direction.DOWNLOAD:
-            if any((size, name, description)) or content is not Content.DATA:
-                raise InvalidParameter(verb=_VERB, reason="size, name, description and content are an upload's")
+            if any((size, name, description, secret)) or content is not Content.DATA:
+                raise InvalidParameter(verb=_VERB, reason="size, name, description, secret and content are an upload's")
             if image is None:
                 raise InvalidParameter(verb=_VERB, reason="a download needs the image")
             return self._told(self._download(id or TransferId(self.new_id("transfer")), domain, image, volume, note))
@@ -73,6 +77,10 @@ class TransferService(Service, Transfer):
             raise InvalidParameter(verb=_VERB, reason="an upload needs the size")
         if content is Content.FILE and (format is not VolumeFormat.QCOW2 or allocation is not Allocation.SPARSE):
             raise NotSupported(reason="what travels as a file is sparse qcow2")
+        if secret is not None:
+            if content is Content.FILE:
+                raise CannotEncrypt(reason="what travels as a file is stored as it is; upload its data instead")
+            able(format, allocation)
         now = time.time()
         record = Record(
             id=id or TransferId(self.new_id("transfer")),
@@ -90,12 +98,14 @@ class TransferService(Service, Transfer):
             touched=now,
             name=name,
             note=note,
+            secret=secret,
         )
         return self._told(self._upload(record, description, image, volume))
 
     def _upload(self, record: Record, text: str | None, image: ImageId | None, volume: VolumeId | None) -> Live:
-        same = ("direction", "content", "domain", "format", "allocation", "size", "name")
-        locks = lock_domain(record.domain), lock_image(record.domain, record.image)
+        same = ("direction", "content", "domain", "format", "allocation", "size", "name", "secret")
+        named = [] if record.secret is None else [lock_secret(record.secret, shared=True)]
+        locks = lock_domain(record.domain), lock_image(record.domain, record.image), *named
         with self._locked(locks):
             if (known := self._same(record, (*same, *["image"] * bool(image), *["volume"] * bool(volume)))) is not None:
                 return known

@@ -7,11 +7,11 @@ import builtins
 
 from hsm.operations import chains, describe
 from hsm.operations.base import storage_errors
+from hsm.operations.encryption import source_of
 from hsm.operations.making import qemu_img
 from hsm.paging import Listing
 from hsm.services.base import Service, fitting
 from hsm.services.image_copies import fitting_clusters
-from hsm.tools.qemu_img import Source
 from libvdsm.api.errors import ImageExists, InvalidParameter, NoSuchVolume, VolumeDamaged
 from libvdsm.api.image_copies import CopyInfo
 from libvdsm.api.types import (
@@ -22,6 +22,7 @@ from libvdsm.api.types import (
     ImageId,
     Legality,
     Nothing,
+    SecretId,
     TagChange,
     TaskInfo,
     VolumeFormat,
@@ -190,7 +191,7 @@ class VolumeService(Service, Volume):
                 raise VolumeDamaged(
                     volume=found.id, reason="its upload has not ended: go on with it, or cancel the transfer"
                 )
-            source = Source(opened.data_path(record.id, found.id), found.metadata.format.value, alone=not chain)
+            source = source_of(self.context, opened, record, found, alone=not chain)
             sizes = qemu_img(self.context).measure(source, format.value)
         return Measure(required=sizes.required, fully_allocated=sizes.fully_allocated)
 
@@ -210,6 +211,8 @@ class VolumeService(Service, Volume):
         checksum: bool = False,
         to_image: ImageId | None = None,
         id: VolumeId | None = None,
+        secret: SecretId | None = None,
+        decrypt: bool = False,
     ) -> TaskInfo[CopyInfo]:
         fitting("Volume.copy", name=name, description=None)
         fitting_clusters("Volume.copy", cluster_size)
@@ -235,6 +238,8 @@ class VolumeService(Service, Volume):
             checksum=checksum,
             to_image=to_image or ImageId(self.new_id("image")),
             id=id or VolumeId(self.new_id("volume")),
+            secret=secret,
+            decrypt=decrypt,
         )
 
     def delete(

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hsm.tools import offload
-from hsm.tools.qemu_img import Options, QemuImg, Source, takes_direct
+from hsm.tools.nodes import Source, takes_direct
+from hsm.tools.qemu_img import Options, QemuImg
 
 
 class Way(enum.StrEnum):
@@ -58,7 +59,7 @@ class Copier:
                 os.close(writing)
         finally:
             os.close(reading)
-        self.content(Source(source, "raw"), target, "raw", course, descriptors=descriptors)
+        self.content(Source(source, "raw"), Source(target, "raw"), course, descriptors=descriptors)
         return Way.BY_TOOL
 
     def _by_server(self, source: int, target: int, course: Course) -> bool:
@@ -74,8 +75,7 @@ class Copier:
     def content(
         self,
         source: Source,
-        target: str,
-        target_format: str,
+        target: Source,
         course: Course,
         *,
         descriptors: Sequence[int],
@@ -83,12 +83,11 @@ class Copier:
         compress: bool = False,
     ) -> None:
         """Copy what a guest sees; with ``backing`` (path and format) only what the source's own layer holds."""
-        direct = takes_direct(target)
-        length = os.stat(target).st_size
+        direct = takes_direct(target.path)
+        length = os.stat(target.path).st_size
         self._tool.convert(
             source,
             target,
-            target_format,
             descriptors=descriptors,
             direct=direct,
             existing=True,
@@ -96,6 +95,6 @@ class Copier:
             stop=course.stop,
             more=Options(backing=backing, compress=compress, rate=course.rate, parallel=direct),
         )
-        if target_format == "raw" and os.stat(target).st_size > length:
+        if target.format == "raw" and os.stat(target.path).st_size > length:
             # Past the page cache the tool writes whole blocks of the storage, the last one beyond the end.
-            os.truncate(target, length)
+            os.truncate(target.path, length)

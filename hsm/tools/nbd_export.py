@@ -8,7 +8,6 @@ it has answered before a flush is stable only then, or after that flush.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -16,6 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from hsm.tools.keys import Handed, handed
+from hsm.tools.nodes import Source
 from libvdsm.run import CommandError, Runner
 
 _PROGRAM = "qemu-nbd"
@@ -31,21 +32,19 @@ _MOMENT = 0.005
 class Export:
     """What is served.  ``sparse``: zeros take no space."""
 
-    path: str
-    format: str
+    source: Source
     read_only: bool
     sparse: bool = True
 
-    def argv(self, listening: str) -> list[str]:
-        node = {"driver": self.format, "file": {"driver": "file", "filename": self.path}}
-        direct = _direct(self.path, self.format)
+    def argv(self, listening: str, keys: Handed) -> list[str]:
+        direct = _direct(self.source.path, self.source.format)
         argv = [_PROGRAM, "--persistent", f"--shared={_CLIENTS}", f"--socket={listening}"]
         argv += [f"--cache={'none' if direct else 'writeback'}", f"--aio={'native' if direct else 'threads'}"]
         if self.read_only:
             argv.append("--read-only")
         elif self.sparse:
             argv += ["--discard=unmap", "--detect-zeroes=unmap"]
-        return [*argv, "json:" + json.dumps(node)]
+        return [*argv, *keys.arguments, self.source.argument]
 
 
 class QemuNbd:
@@ -56,18 +55,20 @@ class QemuNbd:
         self._runner = runner
         self.socket = listening
         self._said = os.memfd_create(_PROGRAM)
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(listening)
-            self._process = runner.start(export.argv(listening), descriptors=descriptors, output=self._said)
-        except BaseException:
-            os.close(self._said)
-            raise
-        try:
-            self._until_it_answers()
-        except BaseException:
-            self.end(patience=0.0)
-            raise
+        with handed(export.source.keys) as keys:
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(listening)
+                argv, inherited = export.argv(listening, keys), (*descriptors, *keys.descriptors)
+                self._process = runner.start(argv, descriptors=inherited, output=self._said)
+            except BaseException:
+                os.close(self._said)
+                raise
+            try:
+                self._until_it_answers()
+            except BaseException:
+                self.end(patience=0.0)
+                raise
 
     @property
     def pid(self) -> int:

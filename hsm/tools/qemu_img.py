@@ -9,55 +9,19 @@ disk at the last writes): so where something is written a complaint is a failure
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hsm.tools.keys import Key, KeyRefused, handed
+from hsm.tools.nodes import Source
 from libvdsm.run import CommandError, Runner
 
 _PROGRAM = "qemu-img"
 _ONLY_LEAKS = 3
 """The status of a check that found nothing worse."""
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What to read.  ``alone``: without what lies below it."""
-
-    path: str
-    format: str
-    alone: bool = False
-
-    @property
-    def argument(self) -> str:
-        return self._node({})
-
-    @property
-    def direct_argument(self) -> str:
-        """The same, read past the page cache where the file system can."""
-        return self._node({"cache": {"direct": True}} if takes_direct(self.path) else {})
-
-    def _node(self, more: dict[str, object]) -> str:
-        file = {"driver": "file", "filename": self.path, **more}
-        node: dict[str, object] = {"driver": self.format, "file": file, **more}
-        if self.alone and self.format == "qcow2":
-            node["backing"] = None
-        return "json:" + json.dumps(node)
-
-
-def takes_direct(path: str) -> bool:
-    """Whether a file can be read and written past the page cache; some file systems know no such thing."""
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return False
-        raise
-    return True
 
 
 @dataclass(frozen=True)
@@ -101,8 +65,7 @@ class QemuImg:
     def convert(
         self,
         source: Source,
-        target: str,
-        target_format: str,
+        target: Source,
         *,
         descriptors: Sequence[int],
         direct: bool,
@@ -112,20 +75,21 @@ class QemuImg:
         more: Options | None = None,
     ) -> None:
         """Copy.  ``existing``: the target is there already, and all zeros.  ``direct``: past the page cache."""
-        argv = [_PROGRAM, "convert", "-p", "-t", "none" if direct else "writeback", "-O", target_format]
+        argv = [_PROGRAM, "convert", "-p", "-t", "none" if direct else "writeback", "-O", target.format]
         argv += more.arguments if more else []
         if existing:
             argv.append("-n")
             # What stands on something is no zeros where it says nothing.
             argv += [] if more and more.backing else ["--target-is-zero"]
-        self._runner.run(
-            [*argv, source.direct_argument if direct else source.argument, target],
-            deadline=self._deadline,
-            descriptors=descriptors,
-            on_output=following(on_percent),
-            stop=stop,
-            complaints=False,
-        )
+        with handed((*source.keys, *target.keys)) as keys:
+            self._runner.run(
+                [*argv, *keys.arguments, source.direct_argument if direct else source.argument, target.target],
+                deadline=self._deadline,
+                descriptors=(*descriptors, *keys.descriptors),
+                on_output=following(on_percent),
+                stop=stop,
+                complaints=False,
+            )
 
     def create(
         self,
@@ -145,13 +109,25 @@ class QemuImg:
         argv += [path, str(capacity)]
         self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
 
-    def resize(self, path: str, capacity: int, *, descriptors: Sequence[int], shrink: bool = False) -> None:
+    def try_keys(self, source: Source) -> None:
+        """Raise ``KeyRefused`` if the keys of a volume do not open it."""
+        with handed(source.keys) as keys:
+            argv = [_PROGRAM, "map", "-U", "--output=json", "--max-length=512", *keys.arguments, source.argument]
+            self._runner.run(argv, deadline=self._quick, descriptors=keys.descriptors)
+
+    def resize(self, source: Source, capacity: int, *, descriptors: Sequence[int], shrink: bool = False) -> None:
         """Grow a qcow2 file, or make it smaller."""
-        argv = [_PROGRAM, "resize", "-q", "-f", "qcow2", *(["--shrink"] if shrink else []), path, str(capacity)]
-        self._runner.run(argv, deadline=self._quick, descriptors=descriptors, complaints=False)
+        with handed(source.keys) as keys:
+            argv = [_PROGRAM, "resize", "-q", *source.target_with_format, *(["--shrink"] if shrink else [])]
+            self._runner.run(
+                [*argv, *keys.arguments, source.target, str(capacity)],
+                deadline=self._quick,
+                descriptors=(*descriptors, *keys.descriptors),
+                complaints=False,
+            )
 
     def bitmap(
-        self, path: str, name: str, *actions: str, descriptors: Sequence[int], granularity: int | None = None
+        self, source: Source, name: str, *actions: str, descriptors: Sequence[int], granularity: int | None = None
     ) -> None:
         """Change one bitmap of a qcow2 file: ``add``, ``remove``, ``clear``, ``enable``, ``disable``, in this order.
 
@@ -161,36 +137,40 @@ class QemuImg:
         argv = [_PROGRAM, "bitmap", *(f"--{action}" for action in actions)]
         if granularity is not None:
             argv += ["-g", str(granularity)]
-        argv += ["--", Source(path, "qcow2", alone=True).argument, name]
-        self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
+        self._change_bitmap(argv, source.itself, name, source.itself.keys, descriptors)
 
-    def merge_bitmap(self, path: str, name: str, source: str, *, descriptors: Sequence[int]) -> None:
+    def merge_bitmap(self, source: Source, name: str, other: Source, *, descriptors: Sequence[int]) -> None:
         """Mark in a bitmap of a qcow2 file what the one of the same name in another file has marked."""
-        below = Source(source, "qcow2", alone=True).argument
-        argv = [
-            _PROGRAM,
-            "bitmap",
-            "--merge",
-            name,
-            "-b",
-            below,
-            "--",
-            Source(path, "qcow2", alone=True).argument,
-            name,
-        ]
-        self._runner.run(argv, deadline=self._deadline, descriptors=descriptors, complaints=False)
+        argv = [_PROGRAM, "bitmap", "--merge", name, "-b", other.itself.argument]
+        self._change_bitmap(argv, source.itself, name, source.itself.keys + other.itself.keys, descriptors)
+
+    def _change_bitmap(
+        self, argv: list[str], source: Source, name: str, needed: Sequence[Key], descriptors: Sequence[int]
+    ) -> None:
+        with handed(needed) as keys:
+            self._runner.run(
+                [*argv, *keys.arguments, "--", source.argument, name],
+                deadline=self._deadline,
+                descriptors=(*descriptors, *keys.descriptors),
+                complaints=False,
+            )
 
     def measure(self, source: Source, target_format: str) -> Sizes:
         """The length of a copy, also of what somebody writes at this time."""
-        argv = [_PROGRAM, "measure", "-U", "--output=json", "-O", target_format, source.argument]
-        found = json.loads(self._runner.run(argv, deadline=self._quick))
+        with handed(source.keys) as keys:
+            argv = [_PROGRAM, "measure", "-U", "--output=json", "-O", target_format, *keys.arguments, source.argument]
+            found = json.loads(self._runner.run(argv, deadline=self._quick, descriptors=keys.descriptors))
         return Sizes(required=found["required"], fully_allocated=found["fully-allocated"])
 
-    def check(self, path: str, *, stop: Callable[[], bool]) -> str | None:
+    def check(self, source: Source, *, stop: Callable[[], bool]) -> str | None:
         """What is wrong inside a qcow2 file, or None.  Leaked clusters waste space and lose nothing."""
-        argv = [_PROGRAM, "check", "-q", "-U", "-f", "qcow2", path]
+        argv = [_PROGRAM, "check", "-q", "-U", *source.target_with_format]
         try:
-            self._runner.run(argv, deadline=self._deadline, stop=stop)
+            with handed(source.keys) as keys:
+                argv += [*keys.arguments, source.target]
+                self._runner.run(argv, deadline=self._deadline, stop=stop, descriptors=keys.descriptors)
+        except KeyRefused:
+            raise
         except CommandError as error:
             return None if error.status == _ONLY_LEAKS else error.reason
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hsm.tools.keys import handed
+from hsm.tools.nodes import Source
 from libvdsm.run import CommandError, Runner
 
 _PROGRAM = "qemu-io"
@@ -19,16 +21,17 @@ class QemuIo:
         self._runner = runner
         self._deadline = deadline
 
-    def discard(self, path: str, offset: int, end: int, *, descriptors: Sequence[int]) -> None:
+    def discard(self, source: Source, offset: int, end: int, *, descriptors: Sequence[int]) -> None:
         """Give back a range of a qcow2 file, and have that stable."""
         commands = [f"discard {start} {min(_MOST, end - start)}\n" for start in range(offset, end, _MOST)]
-        said = self._runner.run(
-            [_PROGRAM, "-f", "qcow2", "-d", "unmap", path],
-            deadline=self._deadline,
-            descriptors=descriptors,
-            stdin="".join([*commands, "flush\n"]).encode(),
-            complaints=False,
-        )
+        with handed(source.keys) as keys:
+            said = self._runner.run(
+                [_PROGRAM, *source.target_with_format, "-d", "unmap", *keys.arguments, source.target],
+                deadline=self._deadline,
+                descriptors=(*descriptors, *keys.descriptors),
+                stdin="".join([*commands, "flush\n"]).encode(),
+                complaints=False,
+            )
         # Its status tells nothing of single requests.
         if failed := [line for line in said.decode(errors="replace").splitlines() if "failed" in line]:
             raise CommandError(_PROGRAM, "; ".join(failed)[-2000:])

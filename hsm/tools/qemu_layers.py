@@ -13,7 +13,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hsm.tools.qemu_img import Source, following
+from hsm.tools.keys import handed
+from hsm.tools.nodes import Source
+from hsm.tools.qemu_img import following
 from libvdsm.run import CommandError, Runner
 
 _PROGRAM = "qemu-img"
@@ -37,7 +39,7 @@ class Extent:
 class QemuLayers:
     """The program, with the deadlines that the configuration sets, in seconds.  ``direct``: past the page cache.
 
-    Files are given as ``qcow2``, never guessed; what they stand on is found by their headers.
+    Formats are given, never guessed; what a volume stands on is found by its header, unless its chain is spelled out.
     """
 
     def __init__(self, runner: Runner, *, deadline: float, quick: float, direct: bool) -> None:
@@ -46,81 +48,91 @@ class QemuLayers:
         self._quick = quick
         self._cache = "none" if direct else "writeback"
 
-    def commit(self, top: str, base: str, *, descriptors: Sequence[int], on_percent: Callable[[float], None]) -> None:
+    def commit(
+        self, top: Source, base: str | None, *, descriptors: Sequence[int], on_percent: Callable[[float], None]
+    ) -> None:
         """Write what a volume and those between keep into one below, which grows if it is smaller.
 
-        Only that one is changed.
+        Only that one is changed.  ``base``: its path; None: what the volume is said to stand on.
         """
         self._run(
-            ["commit", "-p", "-f", "qcow2", "-t", self._cache, "-b", base, "-d", top],
+            ["commit", "-p", *top.target_with_format, "-t", self._cache, *(["-b", base] if base else []), "-d"],
+            top,
             descriptors,
             on_output=following(on_percent),
         )
 
     def rebase(
         self,
-        path: str,
+        source: Source,
         parent: tuple[str, str] | None,
         *,
         descriptors: Sequence[int],
         on_percent: Callable[[float], None],
     ) -> None:
         """Put a volume onto another parent, given by name and format; what it shows stays the same."""
-        argv = ["rebase", "-p", "-f", "qcow2", "-t", self._cache, "-T", self._cache, *_onto(parent), path]
-        self._run(argv, descriptors, on_output=following(on_percent))
+        argv = ["rebase", "-p", *source.target_with_format, "-t", self._cache, "-T", self._cache, *_onto(parent)]
+        self._run(argv, source, descriptors, on_output=following(on_percent))
 
-    def name_parent(self, path: str, parent: tuple[str, str] | None, *, descriptors: Sequence[int]) -> None:
+    def name_parent(self, source: Source, parent: tuple[str, str] | None, *, descriptors: Sequence[int]) -> None:
         """Have the header name another parent; no data is looked at."""
-        self._run(["rebase", "-u", "-f", "qcow2", *_onto(parent), path], descriptors, quick=True)
+        # Where keys are given with it, the program takes nothing below it.
+        source = source.itself if source.keys else source
+        self._run(["rebase", "-u", *source.target_with_format, *_onto(parent)], source, descriptors, quick=True)
 
-    def mark(self, path: str, *, descriptors: Sequence[int]) -> None:
+    def mark(self, source: Source, *, descriptors: Sequence[int]) -> None:
         """Keep the present state of a file in it, to return to."""
-        self._run(["snapshot", "-q", "-c", _MARK, _node(path)], descriptors)
+        self._run(["snapshot", "-q", "-c", _MARK], source, descriptors, as_node=True)
 
-    def return_to_mark(self, path: str, *, descriptors: Sequence[int]) -> None:
+    def return_to_mark(self, source: Source, *, descriptors: Sequence[int]) -> None:
         """Undo all that was written since the mark was made; the mark stays."""
-        self._run(["snapshot", "-q", "-a", _MARK, _node(path)], descriptors)
+        self._run(["snapshot", "-q", "-a", _MARK], source, descriptors, as_node=True)
 
-    def unmark(self, path: str, *, descriptors: Sequence[int]) -> None:
+    def unmark(self, source: Source, *, descriptors: Sequence[int]) -> None:
         """What was written since the mark is right: the mark goes."""
-        self._run(["snapshot", "-q", "-d", _MARK, _node(path)], descriptors)
+        self._run(["snapshot", "-q", "-d", _MARK], source, descriptors, as_node=True)
 
-    def mend(self, path: str, *, descriptors: Sequence[int]) -> None:
+    def mend(self, source: Source, *, descriptors: Sequence[int]) -> None:
         """Give back the clusters that an interrupted program left without use."""
-        argv = [_PROGRAM, "check", "-q", "-r", "all", "-f", "qcow2", path]
         try:
-            self._runner.run(argv, deadline=self._deadline, descriptors=descriptors)
+            with handed(source.keys) as keys:
+                argv = [_PROGRAM, "check", "-q", "-r", "all", *source.target_with_format]
+                self._runner.run(
+                    [*argv, *keys.arguments, source.target],
+                    deadline=self._deadline,
+                    descriptors=(*descriptors, *keys.descriptors),
+                )
         except CommandError as error:
             if error.status != _ONLY_LEAKS:
                 raise
 
-    def data(self, path: str, format_: str) -> list[Extent]:
+    def data(self, source: Source) -> list[Extent]:
         """Where in a chain there is data, as seen from its uppermost volume."""
-        argv = [_PROGRAM, "map", "--output=json", "-U", Source(path, format_).argument]
-        said = json.loads(self._runner.run(argv, deadline=self._deadline))
+        with handed(source.keys) as keys:
+            argv = [_PROGRAM, "map", "--output=json", "-U", *keys.arguments, source.argument]
+            said = json.loads(self._runner.run(argv, deadline=self._deadline, descriptors=keys.descriptors))
         return [Extent(item["start"], item["length"], item["depth"]) for item in said if item["data"]]
 
     def _run(
         self,
         argv: Sequence[str],
+        source: Source,
         descriptors: Sequence[int],
         *,
+        as_node: bool = False,
         quick: bool = False,
         on_output: Callable[[bytes], None] | None = None,
     ) -> None:
-        self._runner.run(
-            [_PROGRAM, *argv],
-            deadline=self._quick if quick else self._deadline,
-            descriptors=descriptors,
-            on_output=on_output,
-            complaints=False,
-        )
+        """``as_node``: where the program takes no format but with the volume."""
+        with handed(source.keys) as keys:
+            self._runner.run(
+                [_PROGRAM, *argv, *keys.arguments, source.argument if as_node else source.target],
+                deadline=self._quick if quick else self._deadline,
+                descriptors=(*descriptors, *keys.descriptors),
+                on_output=on_output,
+                complaints=False,
+            )
 
 
 def _onto(parent: tuple[str, str] | None) -> list[str]:
     return ["-b", ""] if parent is None else ["-b", parent[0], "-F", parent[1]]
-
-
-def _node(path: str) -> str:
-    """Where the program takes no format but by name."""
-    return Source(path, "qcow2").argument

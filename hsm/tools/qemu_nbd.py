@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from hsm.tools.qemu_img import Source
+from hsm.tools.keys import handed
+from hsm.tools.nodes import Source
 from libvdsm.run import CommandError, CommandStopped, Runner
 
 _PROGRAM = "qemu-nbd"
@@ -51,12 +52,18 @@ class QemuNbd:
         listening, client = _connected()
         carried = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _LISTENING + 1) for number in descriptors]
         try:
-            argv = ["/bin/sh", "-c", _ACTIVATED, "sh", _PROGRAM, "-r", "-e", "1", source.direct_argument]
-            until = time.monotonic() + self._deadline
-            with self._runner.alongside(argv, _PROGRAM, descriptors=carried, stdin=listening.fileno()) as program:
-                listening.close()
-                with NbdDisk(client, program, stop, until) as disk:
-                    yield disk
+            with handed(source.keys) as keys:
+                argv = ["/bin/sh", "-c", _ACTIVATED, "sh", _PROGRAM, "-r", "-e", "1", *keys.arguments]
+                until = time.monotonic() + self._deadline
+                with self._runner.alongside(
+                    [*argv, source.direct_argument],
+                    _PROGRAM,
+                    descriptors=(*carried, *keys.descriptors),
+                    stdin=listening.fileno(),
+                ) as program:
+                    listening.close()
+                    with NbdDisk(client, program, stop, until) as disk:
+                        yield disk
         finally:
             listening.close()
             client.close()

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 
@@ -51,6 +52,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: str | None = None
     checksum: str | None = None
     problem: str | None = None
+    secret: UUID | None = None
+    """what an upload's volume is encrypted with"""
 
     @property
     def is_upload(self) -> bool:

@@ -19,8 +19,11 @@ def add_upload(positional: Group, options: Group) -> list[argparse.Action]:
     domain = options.add_argument("--domain", metavar="DOMAIN", help=_DOMAIN)
     _format(options, "how the data is laid out")
     description = options.add_argument("--description", metavar="DESCRIPTION", help="any text")
+    secret = options.add_argument(
+        "--secret", metavar="SECRET", help="a secret of the service's host to encrypt the image with (name or id)"
+    )
     options.add_argument("--allow-same-name", action="store_true", help="even if another image has that name")
-    return [name, domain, description]
+    return [name, domain, description, secret]
 
 
 def add_download(positional: Group, options: Group) -> list[argparse.Action]:

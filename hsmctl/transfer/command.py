@@ -58,6 +58,7 @@ def _upload(run: _Run) -> None:
         name=words.name or path.stem,
         format=VolumeFormat(words.format),
         description=words.description,
+        secret=names.secret(words.secret) if words.secret else None,
     )
 
     def before() -> None:

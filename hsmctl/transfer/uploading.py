@@ -3,7 +3,7 @@
 
 Nothing is kept on this side.  The service knows how much has arrived, and a note with the transfer tells which file,
 of which size and time, it came from; so the same command again goes on, and a file that was changed begins anew.  A
-qcow2 file travels as it is, all else as what a guest sees; holes do not travel.
+qcow2 file travels as it is, all else, and what is to be encrypted, as what a guest sees; holes do not travel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hsmctl.transfer.patience import Checkpoints, Persistence, Service, show
 from hsmctl.transfer.work import Work
 from hsmctl.values import show_size
 from libvdsm.api.transfer import Content, Direction, TransferInfo, TransferState
-from libvdsm.api.types import DomainId, ImageInfo, TransferId, VolumeFormat
+from libvdsm.api.types import DomainId, ImageInfo, SecretId, TransferId, VolumeFormat
 from libvdsm.threads import Thread
 
 _GOING_ON = (TransferState.RUNNING, TransferState.PAUSED, TransferState.INTERRUPTED, TransferState.FINISHING)
@@ -46,6 +46,8 @@ class Wanted:
     name: str
     format: VolumeFormat
     description: str | None
+    secret: SecretId | None = None
+    """what the image is to be encrypted with"""
 
 
 class Source:
@@ -55,12 +57,14 @@ class Source:
         descriptor = open_source(str(wanted.path))
         opened.callback(os.close, descriptor)
         kind, stands_on_another = looks_like(descriptor)
-        as_it_is = kind == "raw" or (wanted.format is VolumeFormat.QCOW2 and not stands_on_another)
+        whole = wanted.format is VolumeFormat.QCOW2 and not stands_on_another and wanted.secret is None
+        as_it_is = kind == "raw" or whole
         self.content = Content.FILE if as_it_is and kind == "qcow2" else Content.DATA
         self.local: Local = RawFile(os.dup(descriptor)) if as_it_is else NbdFile(wanted.path, "qcow2", write=False)
         opened.callback(self.local.close)
         status = os.fstat(descriptor)
-        facts = (wanted.path.resolve(), status.st_ino, self.local.size, status.st_mtime_ns, wanted.name, wanted.format)
+        file = (wanted.path.resolve(), status.st_ino, self.local.size, status.st_mtime_ns)
+        facts = (*file, wanted.name, wanted.format, *([wanted.secret] if wanted.secret else []))
         digest = hashlib.blake2b(repr(facts).encode(errors="surrogateescape"), digest_size=16).hexdigest()
         self.note = f"hsmctl {digest} of {os.uname().nodename[:64]}"
 
@@ -129,6 +133,7 @@ def _start(service: Service, wanted: Wanted, source: Source) -> TransferInfo:
         content=source.content,
         description=wanted.description,
         note=source.note,
+        secret=wanted.secret,
     )
 
 

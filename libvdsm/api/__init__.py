@@ -15,6 +15,7 @@ from libvdsm.api.domain import Domain
 from libvdsm.api.event import Event, EventData
 from libvdsm.api.host import Host
 from libvdsm.api.image import Image
+from libvdsm.api.secret import Secret
 from libvdsm.api.session import Session
 from libvdsm.api.task import Task
 from libvdsm.api.transfer import Transfer
@@ -40,10 +41,12 @@ class Api:
     audit: Audit
     transfer: Transfer
     bitmap: Bitmap
+    secret: Secret
 
 
 CLASSES: dict[str, type] = {
-    cls.__name__: cls for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit, Transfer, Bitmap)
+    cls.__name__: cls
+    for cls in (Host, Config, Session, Domain, Image, Volume, Task, Event, Audit, Transfer, Bitmap, Secret)
 }
 VERBS = read_api(Api, TaskInfo)
 ERRORS: dict[str, type[ApiError]] = {

@@ -25,6 +25,8 @@ from libvdsm.api.errors import (
     NoSuchBitmap,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     ToolFailed,
@@ -106,6 +108,8 @@ _CHANGING = (
     ImageInUse,
     ImageUnfinished,
     IsTemplate,
+    NoSuchSecret,
+    SecretWrong,
     ToolFailed,
     VolumeIllegal,
 )

@@ -18,6 +18,7 @@ from libvdsm.api.types import (
     DomainId,
     ImageId,
     Seconds,
+    SecretId,
     SessionId,
     TaskId,
     Text,
@@ -504,6 +505,69 @@ class TooManyBitmaps(ApiError):
     )
     image: Annotated[ImageId, Meta(description="the image")]
     count: Annotated[int, Meta(ge=1, le=2**31, description="how many")]
+
+
+@dataclass(eq=False)
+class NoSuchSecret(ApiError):
+    """This host does not have the secret."""
+
+    code = 340
+    template = "This host has no secret {secret} that it can read; define it here with Secret.define, under this id."
+    secret: Annotated[SecretId, Meta(description="the secret")]
+
+
+@dataclass(eq=False)
+class SecretExists(ApiError):
+    """A secret has this id already, and is not what was asked for."""
+
+    code = 341
+    template = "Secret {secret} exists already, and {reason}; take another id, or delete it first."
+    secret: Annotated[SecretId, Meta(description="the secret")]
+    reason: Reason
+
+
+@dataclass(eq=False)
+class SecretInUse(ApiError):
+    """An image is encrypted with the secret: without it nobody can read the image."""
+
+    code = 342
+    template = (
+        "Image {image} on domain {domain} is encrypted with secret {secret}, and cannot be read without it. "
+        "If its value is kept elsewhere, delete it with `force`."
+    )
+    secret: Annotated[SecretId, Meta(description="the secret")]
+    image: Annotated[ImageId, Meta(description="an image that needs it")]
+    domain: Annotated[DomainId, Meta(description="where that image is")]
+
+
+@dataclass(eq=False)
+class SecretWrong(ApiError):
+    """The secret of this host does not open the volume: under its id another value was defined."""
+
+    code = 343
+    template = (
+        "The value that this host has of secret {secret} does not open what is encrypted with it. Nothing was changed. "
+        "Delete it here with `force`, and define it with the right value."
+    )
+    secret: Annotated[SecretId, Meta(description="the secret; of several, those that were tried")]
+
+
+@dataclass(eq=False)
+class CannotEncrypt(ApiError):
+    """An encrypted volume cannot be like that."""
+
+    code = 344
+    template = "It cannot be encrypted: {reason}."
+    reason: Reason
+
+
+@dataclass(eq=False)
+class SecretsUnusable(ApiError):
+    """The place where this host keeps its secrets cannot be read or written."""
+
+    code = 345
+    template = "The secrets of this host cannot be used: {reason}."
+    reason: Reason
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from libvdsm.api.errors import (
     AlreadyPrepared,
+    CannotEncrypt,
     CannotShrink,
     DamagedImage,
     DomainBusy,
@@ -30,9 +31,11 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchVolume,
     NotSupported,
     NotTemplate,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     TemplateInUse,
@@ -65,10 +68,12 @@ from libvdsm.api.types import (
     Nothing,
     Path,
     PreparedInfo,
+    SecretId,
     Sort,
     TaskInfo,
     VolumeFormat,
     VolumeId,
+    WithSecret,
 )
 from libvdsm.declare import Info, Right, verb
 
@@ -111,16 +116,25 @@ _Format = Annotated[VolumeFormat, Meta(description="how the data is laid out")]
 _Allocation = Annotated[Allocation, Meta(description="whether space is taken at once")]
 _Wipe = Annotated[bool, Meta(description="overwrite the data with zeros before its space is given back")]
 
+_CloneSecret = Annotated[
+    SecretId,
+    Meta(
+        description="a secret of this host to encrypt its own layers with; absent: as the template is",
+        extra={"since": "1.1"},
+    ),
+]
+
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
 _STORAGE = (*_READING, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted)
 _CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged)
-_CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
+_CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse, NoSuchSecret)
+_OPENING = (NoSuchSecret, SecretWrong)
 
 
 class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
     """Virtual disks: each a chain of volumes, the newest of which a guest writes."""
 
-    @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported), positional=("name",))
+    @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported, CannotEncrypt), positional=("name",))
     @abstractmethod
     def create(
         self,
@@ -133,6 +147,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
         description: _Description | None = None,
         id: _NewImage | None = None,
         volume: _NewVolume | None = None,
+        secret: WithSecret | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Create an empty image.
 
@@ -143,7 +158,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, VolumeExists, IsTemplate, NotSupported),
+        errors=(*_CHANGING, *_OPENING, VolumeExists, IsTemplate, NotSupported),
         positional=("image", "name"),
     )
     @abstractmethod
@@ -171,6 +186,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
             NotSupported,
             NotTemplate,
             CannotShrink,
+            SecretWrong,
             ImageDamaged,
             VolumeIllegal,
             VolumeDamaged,
@@ -199,6 +215,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
         description: _Description | None = None,
         id: _NewImage | None = None,
         volume: _NewVolume | None = None,
+        secret: _CloneSecret | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Make a new image that stands on a template, and takes space only for what it changes.
 
@@ -208,7 +225,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, HasSnapshots, ImageExists, VolumeExists, IsTemplate, NotSupported, ToolFailed),
+        errors=(*_CHANGING, *_OPENING, HasSnapshots, ImageExists, VolumeExists, IsTemplate, NotSupported, ToolFailed),
         positional=("image", "name"),
     )
     @abstractmethod
@@ -259,6 +276,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
             UnsupportedImage,
             DamagedImage,
             ToolFailed,
+            CannotEncrypt,
         ),
         positional=("source", "name"),
     )
@@ -294,6 +312,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
         description: _Description | None = None,
         id: _NewImage | None = None,
         volume: _NewVolume | None = None,
+        secret: WithSecret | None = None,
     ) -> TaskInfo[ImageInfo]:
         """Make an image from a file.
 
@@ -305,7 +324,7 @@ class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, NoSuchVolume, NotSupported, FileNotUsable, ToolFailed),
+        errors=(*_CHANGING, *_OPENING, NoSuchVolume, NotSupported, FileNotUsable, ToolFailed),
         positional=("image", "target"),
     )
     @abstractmethod

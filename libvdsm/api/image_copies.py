@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from libvdsm.api.errors import (
+    CannotEncrypt,
     CopyDiffers,
     DomainBusy,
     DomainDamaged,
@@ -22,10 +23,12 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchVolume,
     NotSupported,
     NotTemplate,
     SameDomain,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     TemplateInUse,
@@ -42,6 +45,7 @@ from libvdsm.api.types import (
     ImageId,
     ImageInfo,
     Name,
+    SecretId,
     TaskInfo,
     VolumeFormat,
     VolumeId,
@@ -83,6 +87,10 @@ Rate = Annotated[
     Bytes,
     Meta(ge=65536, description="bytes a second that are copied at most; absent: as fast as it goes"),
 ]
+CopySecret = Annotated[
+    SecretId, Meta(description="encrypt the copy with this secret of the host; absent: as it is encrypted now")
+]
+Decrypt = Annotated[bool, Meta(description="the copy is not encrypted any more")]
 WithChecksum = Annotated[
     bool, Meta(description="read source and copy again and compare them, before the copy is published")
 ]
@@ -105,6 +113,8 @@ _READING = (
     VolumeIllegal,
     VolumeDamaged,
     ToolFailed,
+    NoSuchSecret,
+    SecretWrong,
 )
 COPYING = (*_READING, DomainBusy, DomainReadOnly, ImageExists, VolumeExists, NotSupported, CopyDiffers)
 
@@ -115,7 +125,7 @@ class ImageCopies(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*COPYING, NoSuchVolume, NeedsCollapse, TemplateMissing, NotTemplate),
+        errors=(*COPYING, NoSuchVolume, CannotEncrypt, NeedsCollapse, TemplateMissing, NotTemplate),
         positional=("image", "name"),
     )
     @abstractmethod
@@ -148,13 +158,16 @@ class ImageCopies(ABC):
             ]
             | None
         ) = None,
+        secret: CopySecret | None = None,
+        decrypt: Decrypt = False,
     ) -> TaskInfo[CopyInfo]:
         """Copy an image with its snapshots, or `collapse` it into one volume.
 
         The copy of a clone stands on the same template; on another domain the template has to be there first. A copy
         of a template is a template, and on another domain it keeps its ids, so that clones can follow; collapsed it
         is an ordinary image. Volumes of which nothing changes are copied as files, at once where the file system can
-        share their space; others are converted. The image must not be written meanwhile: it is leased for reading.
+        share their space; others are converted. An encrypted image's copy is encrypted with the same secret, unless another one or `decrypt`
+        is given, which needs `collapse` or an image of one volume. The image must not be written meanwhile: it is leased for reading.
         The commit point is the appearance of the newest volume's metadata. With `id` and `volumes`, the same call
         again answers the same.
         """

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from libvdsm.api.errors import (
     CannotChange,
+    CannotEncrypt,
     DomainBusy,
     DomainDamaged,
     DomainReadOnly,
@@ -21,11 +22,13 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchVolume,
     NotBelow,
     NotSnapshot,
     NotSupported,
     NotTemplate,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     ToolFailed,
@@ -59,7 +62,8 @@ _CHANGING = (
     *(NoSuchDomain, DomainDamaged, StorageFailed, DomainBusy, DomainReadOnly, NoSpace, TaskStopped, Interrupted),
     *(NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged, IsTemplate),
 )
-_MOVING = (*_CHANGING, ToolFailed)
+_OPENING = (NoSuchSecret, SecretWrong)
+_MOVING = (*_CHANGING, *_OPENING, ToolFailed)
 
 
 class ImageLayers(ABC):
@@ -162,7 +166,7 @@ class ImageLayers(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(*_MOVING, NotTemplate, CannotChange, NotSupported),
+        errors=(*_MOVING, NotTemplate, CannotChange, CannotEncrypt, NotSupported),
         positional=("image", "template"),
     )
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from libvdsm.api.errors import (
+    CannotEncrypt,
     ChecksumMismatch,
     DamagedImage,
     DomainBusy,
@@ -26,9 +27,11 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchTransfer,
     NoSuchVolume,
     NotSupported,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     ToolFailed,
@@ -52,6 +55,7 @@ from libvdsm.api.types import (
     Line,
     Name,
     OpenEnum,
+    SecretId,
     Sort,
     TaskInfo,
     Text,
@@ -179,6 +183,9 @@ class Transfer(ABC):
             TransferExists,
             NotSupported,
             ToolFailed,
+            NoSuchSecret,
+            SecretWrong,
+            CannotEncrypt,
         ),
         positional=("direction", "image"),
     )
@@ -218,6 +225,10 @@ class Transfer(ABC):
         description: Annotated[Line, Meta(description="upload: any text")] | None = None,
         note: Annotated[Line, Meta(description="any text, for the client to know the transfer again")] | None = None,
         id: Annotated[TransferId, Meta(description="id for the transfer; absent: one is chosen")] | None = None,
+        secret: Annotated[
+            SecretId, Meta(description="upload: a secret of this host to encrypt the image with; absent: not encrypted")
+        ]
+        | None = None,
     ) -> TransferInfo:
         """Begin to move an image in or out; the data itself goes to `url`, as `ovirt-imageio` takes and gives it.
 
@@ -280,7 +291,7 @@ class Transfer(ABC):
     @verb(
         since="1.1",
         right=Right.OPERATE,
-        errors=(NoSuchTransfer, TransferStateWrong, *_READING, *_OPENING, ToolFailed),
+        errors=(NoSuchTransfer, TransferStateWrong, *_READING, *_OPENING, ToolFailed, NoSuchSecret, SecretWrong),
         positional=("transfer",),
     )
     @abstractmethod
@@ -313,6 +324,8 @@ class Transfer(ABC):
             VolumeDamaged,
             *_CHECKING,
             ToolFailed,
+            NoSuchSecret,
+            SecretWrong,
             TaskStopped,
             Interrupted,
         ),

@@ -38,6 +38,8 @@ SessionId = NewType("SessionId", UUID)
 """A session."""
 TransferId = NewType("TransferId", UUID)
 """A transfer."""
+SecretId = NewType("SecretId", UUID)
+"""A secret."""
 
 Bytes = Annotated[int, Meta(ge=0, le=_MAX, extra={"unit": "bytes"})]
 Count = Annotated[int, Meta(ge=0, le=_MAX)]
@@ -89,6 +91,9 @@ Sort = Annotated[
 ]
 Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=_LINE)]
 Tags = Annotated[list[Tag], Meta(max_length=32)]
+WithSecret = Annotated[
+    SecretId, Meta(description="a secret of this host to encrypt it with; absent: not encrypted", extra=_SINCE_1_1)
+]
 Generation = Annotated[
     int,
     Meta(ge=0, le=999, description="the generation that the volume is expected to have; absent: any"),
@@ -194,6 +199,15 @@ class TagChange(OpenEnum):
     """a value newer than this client"""
 
 
+class Encryption(OpenEnum):
+    """How data is encrypted."""
+
+    LUKS = "luks"
+    """QEMU's own, within qcow2: a LUKS header in each volume, AES-256 in XTS mode"""
+    UNKNOWN = "unknown"
+    """a value newer than this client"""
+
+
 class Nothing(Info, frozen=True, kw_only=True):
     """The result of a verb that has nothing to say but that it succeeded."""
 
@@ -227,6 +241,9 @@ class VolumeInfo(Info, frozen=True, kw_only=True):
         | None
     ) = None
     compat: Annotated[Compat, Meta(description="version of a qcow2 volume's format", extra=_SINCE_1_1)] | None = None
+    encryption: Annotated[Encryption, Meta(description="how its data is encrypted, if so", extra=_SINCE_1_1)] | None = (
+        None
+    )
 
 
 class PreparedInfo(Info, frozen=True, kw_only=True):
@@ -240,6 +257,13 @@ class PreparedInfo(Info, frozen=True, kw_only=True):
     read_only: Annotated[bool, Meta(description="held by shared leases only: others may read it too")]
     since: Annotated[Time, Meta(description="when it was prepared")]
     keeper: Annotated[Count, Meta(description="process id of the keeper that holds the leases")]
+    encryption: Annotated[Encryption, Meta(description="how its data is encrypted, if so", extra=_SINCE_1_1)] | None = (
+        None
+    )
+    secret: (
+        Annotated[SecretId, Meta(description="the secret to give to QEMU for the image's volumes", extra=_SINCE_1_1)]
+        | None
+    ) = None
 
 
 class ImageInfo(Info, frozen=True, kw_only=True):
@@ -271,6 +295,13 @@ class ImageInfo(Info, frozen=True, kw_only=True):
         | None
     ) = None
     tags: Annotated[Tags, Meta(description="the user's, of the image as a whole", extra=_SINCE_1_1)] | None = None
+    encryption: Annotated[Encryption, Meta(description="how its data is encrypted, if so", extra=_SINCE_1_1)] | None = (
+        None
+    )
+    secret: (
+        Annotated[SecretId, Meta(description="the secret that its own volumes are encrypted with", extra=_SINCE_1_1)]
+        | None
+    ) = None
 
 
 class TaskState(OpenEnum):

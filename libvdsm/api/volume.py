@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from libvdsm.api.errors import (
     CannotChange,
+    CannotEncrypt,
     CannotShrink,
     DomainBusy,
     DomainDamaged,
@@ -27,9 +28,11 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
     NoSuchVolume,
     NotSupported,
     NotTemplate,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     TemplateInUse,
@@ -46,6 +49,8 @@ from libvdsm.api.image_copies import (
     CopyAllocation,
     CopyFormat,
     CopyInfo,
+    CopySecret,
+    Decrypt,
     Rate,
     WithChecksum,
 )
@@ -134,6 +139,8 @@ class Volume(ABC):
             NotTemplate,
             IsTemplate,
             NotSupported,
+            NoSuchSecret,
+            SecretWrong,
         ),
     )
     @abstractmethod
@@ -195,7 +202,7 @@ class Volume(ABC):
     @verb(
         since="1.0",
         right=Right.OPERATE,
-        errors=(*_CHANGING, CannotShrink, VolumeHasChildren, VolumeIllegal, ToolFailed),
+        errors=(*_CHANGING, CannotShrink, VolumeHasChildren, VolumeIllegal, ToolFailed, NoSuchSecret, SecretWrong),
         positional=("volume", "capacity"),
     )
     @abstractmethod
@@ -249,7 +256,10 @@ class Volume(ABC):
     @verb(
         since="1.0",
         right=Right.READ,
-        errors=(*_READING, NoSuchImage, NoSuchVolume, ImageDamaged, VolumeDamaged, ToolFailed),
+        errors=(
+            *(*_READING, NoSuchImage, NoSuchVolume, ImageDamaged, VolumeDamaged, ToolFailed),
+            *(NoSuchSecret, SecretWrong),
+        ),
         positional=("volume",),
     )
     @abstractmethod
@@ -264,7 +274,9 @@ class Volume(ABC):
     ) -> Measure:
         """Tell how many bytes a copy of a volume would need."""
 
-    @verb(since="1.1", right=Right.OPERATE, errors=(*COPYING, NoSuchVolume), positional=("volume", "name"))
+    @verb(
+        since="1.1", right=Right.OPERATE, errors=(*COPYING, NoSuchVolume, CannotEncrypt), positional=("volume", "name")
+    )
     @abstractmethod
     def copy(
         self,
@@ -285,6 +297,8 @@ class Volume(ABC):
             | None
         ) = None,
         id: Annotated[VolumeId, Meta(description="id for the new volume; absent: one is chosen")] | None = None,
+        secret: CopySecret | None = None,
+        decrypt: Decrypt = False,
     ) -> TaskInfo[CopyInfo]:
         """Copy the state that a volume keeps, with all that it stands on, into a new image of one volume.
 

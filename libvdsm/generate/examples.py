@@ -31,6 +31,7 @@ _IDS = {
     "TaskId": "0f6b2c8d-1a3e-4d95-b7c4-58e9d2a6c444",
     "SessionId": "d31e8f57-6b4a-4829-a1f0-c7b05e9d4555",
     "TransferId": "3f2a9c1e-58d4-4e0b-9b76-2a1c7d0e8777",
+    "SecretId": "5b0e7c21-93f4-4d1a-8c26-7e1f0a9d8b43",
 }
 _NAMES = {"DomainId": "fast", "ImageId": "web01"}
 """What people write on a command line instead of an id."""
@@ -121,6 +122,10 @@ _VALUES: dict[str, Any] = {
     "TaskChanged.state": "running",
     "TaskInfo.started": _TIME + 1,
     "TaskInfo.state": "running",
+    "Secret.define.name": "shop-key",
+    "Secret.define.value": "correct horse battery staple",
+    "Secret.generate.name": "web-key",
+    "SecretInfo.name": "web-key",
     "Transfer.start.size": 64 * _GIB,
     "TransferChanged.state": "running",
     "TransferInfo.arrived": 16 * _GIB,
@@ -307,6 +312,8 @@ def human_size(size: int) -> str:
 
 def _option(schema: Schema, name: str, value: Any) -> list[str]:
     option = schema.get("option") or kebab(name)
+    if schema.get("secret"):
+        return [f"--{option}-file", f"{option}.txt"]
     if isinstance(value, bool):
         return [f"--{option}" if value else f"--no-{option}"]
     return [f"--{option}", _word(schema, name, value)]

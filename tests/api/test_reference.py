@@ -197,7 +197,7 @@ def test_a_command_line_has_positional_parameters_first_and_options_that_exist(v
     positional, options = words[3:], [word for word in words if word.startswith("--")]
     if options:
         positional = words[3 : words.index(options[0])]
-    known = {parameter.extra.get("option", kebab(parameter.wire)) for parameter in verb.parameters}
+    known = {p.extra.get("option", kebab(p.wire)) + ("-file" if p.secret else "") for p in verb.parameters}
     given = EXAMPLES.params(verb.full)
     lists = [given[camel(name)] for name in verb.declaration.positional if isinstance(given.get(camel(name)), list)]
     assert len(positional) == len(verb.declaration.positional) + sum(len(several) - 1 for several in lists)

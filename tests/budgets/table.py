@@ -228,6 +228,27 @@ BUDGETS = {
         leases=3,
     ),
     "Image.snapshot:bitmap": Budget("as Image.snapshot: no program", domain=DATA + 2 * METADATA, state=TASK, leases=3),
+    "Secret.generate:first": Budget(
+        "the secret's file, as other metadata, in a folder that is made", state=METADATA + FOLDER
+    ),
+    "Secret.generate": Budget("the secret's file, as other metadata", state=METADATA),
+    "Secret.define": Budget("as Secret.generate", state=METADATA),
+    "Secret.list": _READS,
+    "Secret.getInfo": _READS,
+    "Secret.delete": Budget("the folder that loses it", state=FOLDER),
+    "Image.create:encrypted": Budget(
+        "as Image.create, and the attributes, which name the secret; no program",
+        domain=_NEW_VOLUME + METADATA,
+        state=TASK,
+        leases=2,
+    ),
+    "Image.snapshot:encrypted": Budget(
+        "as Image.snapshot; qemu-img tries the key on the leaf",
+        processes=1,
+        domain=DATA + 2 * METADATA,
+        state=TASK,
+        leases=3,
+    ),
     "Task.list": _READS,
     "Task.getInfo": _READS,
     "Task.wait": _READS,

@@ -68,6 +68,7 @@ class Tour:
         self.data()
         self.volumes()
         self.bitmaps()
+        self.secrets()
         self.tasks()
         self.events()
         self.copies()
@@ -147,6 +148,17 @@ class Tour:
         template = self.task("Image.makeTemplate", lambda: verbs.make_template(domain=domain, image=imported))
         self.task("Image.clone", lambda: verbs.clone(domain=domain, template=template.id))
         self.task("Volume.create:on-template", lambda: self.client.volume.create(domain=domain, parent=template.leaf))
+
+    def secrets(self) -> None:
+        domain, api, images = self.domain, self.client.secret, self.client.image
+        self.call("Secret.generate:first", api.generate)
+        made = self.call("Secret.generate", api.generate)
+        self.call("Secret.define", lambda: api.define(value="sesame"))
+        self.call("Secret.list", api.list)
+        self.call("Secret.getInfo", lambda: api.get_info(secret=made.id))
+        image = self.task("Image.create:encrypted", lambda: images.create(domain=domain, capacity=_MIB, secret=made.id))
+        self.task("Image.snapshot:encrypted", lambda: images.snapshot(domain=domain, image=image.id))
+        self.call("Secret.delete", lambda: api.delete(secret=made.id, force=True))
 
     def bitmaps(self) -> None:
         domain, verbs, image = self.domain, self.client.bitmap, self.image().id

@@ -56,10 +56,10 @@ class Accident:
         return killed and len(calls) == point.number and calls[-1].result is None
 
 
-_ANY = {"Unavailable", "FileNotUsable", "PathNotUsable"}
+_ANY = {"Unavailable", "FileNotUsable", "PathNotUsable", "SecretsUnusable"}
 KILL = Accident("killed", None, frozenset({"Interrupted"}))
 FULL = Accident("ENOSPC", "ENOSPC", frozenset({"NoSpace", *_ANY}))
-BROKEN = Accident("EIO", "EIO", frozenset({"StorageFailed", *_ANY}))
+BROKEN = Accident("EIO", "EIO", frozenset({"StorageFailed", "NoSuchSecret", *_ANY}))
 STAYS_FULL = Accident("ENOSPC from then on", "ENOSPC", FULL.answers, lasting=True)
 UNREADABLE = Accident("EIO at reading", "EIO", BROKEN.answers, reading=True)
 ACCIDENTS = (KILL, FULL, BROKEN, STAYS_FULL, UNREADABLE)

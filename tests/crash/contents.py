@@ -8,6 +8,7 @@ volumes are the same in all runs.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import tempfile
@@ -53,10 +54,22 @@ def _add(found: hashlib._Hash, offset: int, block: bytes) -> None:
         found.update(offset.to_bytes(8, "big") + block.ljust(_BLOCK, b"\0"))
 
 
+def is_encrypted(file: Path) -> bool:
+    """Whether a qcow2 file says so."""
+    with file.open("rb") as opened:
+        return opened.read(36)[32:] not in (b"", bytes(4))
+
+
+def keys_of(file: Path) -> list[Path]:
+    """Files with the values of the secrets of the home that a volume is in."""
+    return sorted((file.parents[4] / "outside" / "keys").iterdir())
+
+
 class Contents:
     """Remembers what was found."""
 
     def __init__(self) -> None:
+        self._opening: dict[str, Path] = {}
         self._seen: dict[tuple[str, ...], str] = {}
         self._checked: dict[str, str | None] = {}
 
@@ -67,7 +80,8 @@ class Contents:
             return key[1]
         if key not in self._seen:
             with tempfile.NamedTemporaryFile(suffix=".raw") as flat:
-                done = _run("qemu-img", "convert", "-U", "-f", format_, "-O", "raw", str(chain[0]), flat.name)
+                source = self._source(chain, format_)
+                done = _run("qemu-img", "convert", "-U", *source, "-O", "raw", flat.name)
                 if done.returncode != 0 or done.stderr:
                     raise Unreadable(_said(done))
                 self._seen[key] = digest(Path(flat.name))
@@ -77,9 +91,41 @@ class Contents:
         """What ``qemu-img check`` says against a qcow2 file."""
         key = digest(file)
         if key not in self._checked:
-            done = _run("qemu-img", "check", "-U", "-f", "qcow2", str(file))
+            done = _run("qemu-img", "check", "-U", *self._source([file], "qcow2"))
             self._checked[key] = None if done.returncode == 0 else _said(done)
         return self._checked[key]
+
+    def _source(self, chain: list[Path], format_: str) -> list[str]:
+        """A volume as QEMU takes it; with every layer spelled out, and its key, where any is encrypted."""
+        if not any(is_encrypted(file) for file in chain):
+            return ["-f", format_, str(chain[0])]
+        arguments: list[str] = []
+        node: dict[str, object] | None = None
+        for number, file in enumerate(reversed(chain)):
+            made: dict[str, object] = {"driver": "qcow2", "file": {"driver": "file", "filename": str(file)}}
+            made["backing"] = node
+            if is_encrypted(file):
+                made["encrypt"] = {"format": "luks", "key-secret": f"k{number}"}
+                arguments += ["--object", f"secret,id=k{number},file={self._key(file)}"]
+            node = made
+        return [*arguments, "json:" + json.dumps(node)]
+
+    def _key(self, file: Path) -> Path:
+        """What opens a volume, found by trying."""
+        key = digest(file)
+        if key not in self._opening:
+            encrypt = {"format": "luks", "key-secret": "k"}
+            node = {"driver": "qcow2", "file": {"driver": "file", "filename": str(file)}, "backing": None}
+            image = "json:" + json.dumps(node | {"encrypt": encrypt})
+            for value in keys_of(file):
+                key_argument = f"secret,id=k,file={value}"
+                opens = ["qemu-img", "map", "-U", "--output=json", "--max-length=512", "--object", key_argument, image]
+                if _run(*opens).returncode == 0:
+                    self._opening[key] = value
+                    break
+            else:
+                raise Unreadable(f"no key opens {file}")
+        return keys_of(file)[0].parent / self._opening[key].name
 
 
 class Unreadable(Exception):

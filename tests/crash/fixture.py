@@ -7,6 +7,7 @@ where the calls of another run are.
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from libvdsm.api.types import DomainId, FileFormat, ImageId, VolumeFormat, VolumeId
+from libvdsm.api.types import DomainId, FileFormat, ImageId, SecretId, VolumeFormat, VolumeId
 from libvdsm.client import Client
 from tests.crash.hsmd import Hsmd, Nursery
 
@@ -57,7 +58,10 @@ SPARE = domain("spare")
 """attached, with one image: for what takes a domain away"""
 LOOSE = domain("loose")
 """there, and not attached"""
+SECRET, OTHER_SECRET = SecretId(_id("secret")), SecretId(_id("another secret"))
 DISK, RAW, CHAIN, TEMPLATE, CLONE = (image(name) for name in ("disk", "raw", "chain", "template", "clone"))
+SAFE, SAFE_TEMPLATE = image("safe"), image("safe template")
+"""encrypted: with a snapshot, and a template"""
 NEW, NEW_VOLUME = image("new"), volume("new")
 
 
@@ -138,6 +142,7 @@ def make(folder: Path, nursery: Nursery) -> Home:
     finally:
         service.kill()
     _write(home.volume_file(CHAIN, volume("chain leaf")), 1, 3 * MIB, 64 * KIB)
+    _write_safe(home, 3, 3 * MIB, 64 * KIB)
     _write(home.volume_file(CLONE, volume("clone")), 2, 5 * MIB, 64 * KIB)
     for left in (home.path / "hsmd.log", *(home.path / "state").glob("*.db*")):
         left.unlink()
@@ -158,7 +163,13 @@ def _images(client: Client, home: Home) -> None:
     for id_, name, place in ((MAIN, "main", home.domains), (SPARE, "spare", home.spare), (LOOSE, "loose", home.loose)):
         client.wait(client.domain.create(name=name, path=str(place), id=id_))
 
-    def take_in(domain_: DomainId, name: str, format_: VolumeFormat) -> None:
+    (home.outside / "keys").mkdir()
+    for secret in (SECRET, OTHER_SECRET):
+        client.secret.generate(id=secret)
+        value = json.loads((home.path / "state" / "secrets" / str(secret)).read_bytes())["value"]
+        (home.outside / "keys" / str(secret)).write_text(value)
+
+    def take_in(domain_: DomainId, name: str, format_: VolumeFormat, secret: SecretId | None = None) -> None:
         with (home.outside / "source.raw").open("rb") as source:
             client.wait(
                 client.image.import_(
@@ -169,6 +180,7 @@ def _images(client: Client, home: Home) -> None:
                     format=format_,
                     id=image(name),
                     volume=volume(name),
+                    secret=secret,
                 )
             )
 
@@ -176,6 +188,10 @@ def _images(client: Client, home: Home) -> None:
     take_in(MAIN, "raw", VolumeFormat.RAW)
     take_in(MAIN, "chain", VolumeFormat.QCOW2)
     client.wait(client.image.snapshot(domain=MAIN, image=CHAIN, name="before", volume=volume("chain leaf")))
+    take_in(MAIN, "safe", VolumeFormat.QCOW2, SECRET)
+    client.wait(client.image.snapshot(domain=MAIN, image=SAFE, name="before", volume=volume("safe leaf")))
+    take_in(MAIN, "safe template", VolumeFormat.QCOW2, SECRET)
+    client.wait(client.image.make_template(domain=MAIN, image=SAFE_TEMPLATE))
     take_in(MAIN, "template", VolumeFormat.QCOW2)
     client.wait(client.image.make_template(domain=MAIN, image=TEMPLATE))
     client.wait(client.image.clone(domain=MAIN, template=TEMPLATE, name="clone", id=CLONE, volume=volume("clone")))
@@ -184,6 +200,22 @@ def _images(client: Client, home: Home) -> None:
     take_in(SPARE, "spare", VolumeFormat.QCOW2)
     take_in(LOOSE, "loose", VolumeFormat.RAW)
     client.wait(client.domain.detach(domain=LOOSE))
+
+
+def _write_safe(home: Home, seed: int, offset: int, length: int) -> None:
+    """The same into the encrypted chain's leaf."""
+
+    def node(name: str) -> dict[str, object]:
+        file = {"driver": "file", "filename": str(home.volume_file(SAFE, volume(name)))}
+        return {"driver": "qcow2", "file": file, "encrypt": {"format": "luks", "key-secret": "k"}}
+
+    image = "json:" + json.dumps(node("safe leaf") | {"backing": node("safe")})
+    key = f"secret,id=k,file={home.outside / 'keys' / str(SECRET)}"
+    subprocess.run(
+        ["qemu-io", "--object", key, "-c", f"write -P {seed + 0xA0} {offset} {length}", image],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _write(file: Path, seed: int, offset: int, length: int) -> None:

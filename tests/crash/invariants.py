@@ -25,6 +25,7 @@ _NIL = "00000000-0000-0000-0000-000000000000"
 _SPECIAL = {"metadata", "ids", "leases", "inbox", "outbox", "xleases"}
 _STATE = {
     "domains.json",
+    "secrets",
     *(f"{name}.db{end}" for name in ("tasks", "audit", "transfers") for end in ("", "-wal", "-shm")),
 }
 ARRIVING = "arriving"
@@ -36,7 +37,7 @@ class Seen:
     """What is published in a home, and what is wrong with it."""
 
     def __init__(self, home: Home, contents: Contents) -> None:
-        self.facts: Facts = {"attached": sorted(attached(home))}
+        self.facts: Facts = {"attached": sorted(attached(home)), "secrets": sorted(secrets(home))}
         self.problems: list[str] = []
         self._contents = contents
         for folder in _domain_folders(home):
@@ -135,8 +136,22 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
                 **({"tags": volume.tags} if volume.tags else {}),
                 **({"compat": volume.compat.value} if volume.compat else {}),
             }
+    _look_at_secrets(seen, client)
+    _look_at_images(seen, client)
+    return seen
+
+
+def _look_at_secrets(seen: Seen, client: Client) -> None:
+    told = sorted(str(item.id) for item in client.secret.list().items)
+    if told != seen.facts["secrets"]:
+        seen.problems.append(f"the service has the secrets {told}, and there are {seen.facts['secrets']}")
+
+
+def _look_at_images(seen: Seen, client: Client) -> None:
     images = client.image.list().items
     for image in images:
+        if image.secret:
+            seen.facts[f"{image.id} secret"] = str(image.secret)
         if image.tags:
             seen.facts[f"{image.id} tags"] = image.tags
         twins = [twin for twin in images if twin.id == image.id and not twin.is_template and twin.pending is None]
@@ -148,7 +163,6 @@ def look(home: Home, client: Client, contents: Contents) -> Seen:
             seen.facts[f"{image.id} prepared"] = "reading" if image.prepared.read_only else "writing"
         if image.damage is not None:
             seen.problems.append(f"image {image.id}: {image.damage}")
-    return seen
 
 
 def place_of(domain: object, image: object, volume: object) -> str:
@@ -184,11 +198,19 @@ def attached(home: Home) -> list[str]:
     return [item["id"] for item in json.loads(record.read_text())] if record.exists() else []
 
 
+def secrets(home: Home) -> list[str]:
+    """The ids of those that are defined."""
+    folder = home.path / "state" / "secrets"
+    return [name for name in os.listdir(folder) if _ID.fullmatch(name)] if folder.exists() else []
+
+
 def remains(home: Home) -> Iterator[str]:
     """What is on the disk and belongs to nothing that is published or served."""
     for name in sorted(os.listdir(home.path / "state")):
         if name not in _STATE:
             yield f"state/{name}"
+    if (folder := home.path / "state" / "secrets").exists():
+        yield from (f"state/secrets/{name}" for name in os.listdir(folder) if not _ID.fullmatch(name))
     for place in (home.domains, home.spare, home.loose, home.room):
         for entry in sorted(place.iterdir()) if place.exists() else ():
             if not _ID.fullmatch(entry.name) or not (entry / "dom_md" / "metadata").exists():

@@ -20,6 +20,7 @@ from libvdsm.api.types import (
 from tests.crash import bitmaps, proofs, sparsifying
 from tests.crash.contents import digest_of, digest_of_zeros
 from tests.crash.copies import COPIES
+from tests.crash.encrypted import ENCRYPTED
 from tests.crash.fixture import (
     CHAIN,
     CLONE,
@@ -372,4 +373,5 @@ OPERATIONS = [
     *TRANSFERS,
     *bitmaps.OPERATIONS,
     *sparsifying.OPERATIONS,
+    *ENCRYPTED,
 ]

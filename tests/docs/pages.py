@@ -20,6 +20,7 @@ RUN = (
     "docs/guide/images.md",
     "docs/guide/copies.md",
     "docs/guide/backup.md",
+    "docs/guide/encryption.md",
 )
 """The pages whose console blocks are run, from the first command to the last."""
 

@@ -143,6 +143,7 @@ def test_safety_names_no_verb_that_is_none(heading: str) -> None:
 DIRECT = {"Image.prepare", "Image.teardown", "Transfer.start", "Transfer.cancel"} | {
     f"Transfer.{verb}" for verb in ("checkpoint", "pause", "resume")
 }
+DIRECT |= {f"Secret.{verb}" for verb in ("define", "generate", "delete")}
 """Verbs that change something without being tasks."""
 
 

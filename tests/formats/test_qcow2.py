@@ -160,7 +160,7 @@ MADE: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     ),
     "encrypted": (
         ("--object", "secret,id=s,data=x", "-o", "encrypt.format=aes,encrypt.key-secret=s"),
-        {"encrypted": True},
+        {"encrypted": True, "old_encryption": True},
     ),
     "with a data file": (("-o", "data_file={}.data"), {"data_file": True, "incompatible": 4}),
     "with a raw data file": (("-o", "data_file={}.data,data_file_raw=on"), {"data_file": True, "incompatible": 4}),

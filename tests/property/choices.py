@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tempfile
+
 from hypothesis import strategies as st
 
 from libvdsm.api.types import Allocation, TagChange, VolumeFormat
@@ -25,6 +29,23 @@ growths = st.sampled_from([BLOCK, 2**20, 1, 0, -BLOCK])
 images = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, -1])
 """The newest, or an older one: what is done to one image again and again goes deep.  -1: one that is gone."""
 templates = st.sampled_from([0, 0, 1, 2])
+
+
+def fill_encrypted(path: str, value: str, blocks: Blocks) -> None:
+    """The same through a key.  Whole clusters are written, so nothing below is needed."""
+    node = {
+        "driver": "qcow2",
+        "file": {"driver": "file", "filename": path},
+        "encrypt": {"format": "luks", "key-secret": "k"},
+        "backing": None,
+    }
+    with tempfile.NamedTemporaryFile("w") as key:
+        key.write(value)
+        key.flush()
+        words = [f"write -q -P {pattern} {block * BLOCK} {BLOCK}" for block, pattern in blocks.items()]
+        argv = ["qemu-io", "--object", f"secret,id=k,file={key.name}", "json:" + json.dumps(node)]
+        done = subprocess.run(argv, input="\n".join(words), capture_output=True, text=True, timeout=60, check=True)
+    assert "failed" not in done.stdout
 
 
 def fill(path: str, format_: str, blocks: Blocks) -> None:

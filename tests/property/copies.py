@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from libvdsm.api.errors import (
+    CannotEncrypt,
     ImageExists,
     ImageInUse,
     InvalidParameter,
@@ -157,6 +158,7 @@ def copied(
         {
             VolumeIllegal: model.illegal(chain),
             ImageInUse: model.in_use(chain, exclusively=False),
+            CannotEncrypt: found.encrypted and format_ is VolumeFormat.RAW,
             InvalidParameter: len(ids) != (1 if collapse else len(found.layers)),
             TemplateMissing: there and found.template is not None and not collapse,
         }
@@ -167,7 +169,7 @@ def copied(
         layer = Layer(ids[0], was.capacity, form, was.allocation, merged(chain), was.text)
         if len(chain) == 1 and form is was.format:
             layer.bitmaps = copy.deepcopy(was.bitmaps)
-        place[image] = Image(image, [layer], name or found.name, tags=list(found.tags))
+        place[image] = Image(image, [layer], name or found.name, tags=list(found.tags), encrypted=found.encrypted)
         return
     layers = []
     for id_, was in zip(ids, found.layers, strict=True):
@@ -175,7 +177,15 @@ def copied(
         new.id, new.generation = id_, 0
         layers.append(new)
     layers[-1].snapshot = None
-    place[image] = Image(image, layers, name or found.name, found.template, found.is_template, tags=list(found.tags))
+    place[image] = Image(
+        image,
+        layers,
+        name or found.name,
+        found.template,
+        found.is_template,
+        tags=list(found.tags),
+        encrypted=found.encrypted,
+    )
 
 
 def _same(model: Model, there: Image, source: ImageId, ids: list[VolumeId], format_: VolumeFormat | None) -> None:

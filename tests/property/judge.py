@@ -7,6 +7,7 @@ Where an operation was cut off, the task says which way it went, and the invaria
 from __future__ import annotations
 
 import copy
+import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -42,6 +43,12 @@ class Service:
         self.counts: Counter[str] = Counter()
         self._numbers = iter(range(1, 2**40))
         self.start()
+        self.secret = self.client.secret.generate(name="property").id
+
+    def value_of(self, secret: uuid.UUID) -> str:
+        """Of a secret, which the service never tells."""
+        found: str = json.loads((self.home / "state" / "secrets" / str(secret)).read_bytes())["value"]
+        return found
 
     def number(self) -> int:
         return next(self._numbers)

@@ -17,6 +17,7 @@ from tests.property.choices import (
     capacities,
     changes,
     fill,
+    fill_encrypted,
     formats,
     generations,
     growths,
@@ -36,9 +37,14 @@ from tests.property.parts import BLOCK, Blocks, Image, Layer
 class Verbs(Making):
     """One domain, and whatever happens to it."""
 
-    @initialize(format_=formats, blocks=block_maps)
-    def begin_with_a_template_its_clone_and_an_image(self, format_: VolumeFormat, blocks: Blocks) -> None:
-        self._create(2**20, format_, Allocation.SPARSE, "template")
+    @initialize(format_=formats, blocks=block_maps, encrypted=st.booleans())
+    def begin_with_a_template_its_clone_and_an_image(
+        self, format_: VolumeFormat, blocks: Blocks, encrypted: bool
+    ) -> None:
+        if encrypted:
+            self.create_encrypted_image(2**20, "template")
+        else:
+            self._create(2**20, format_, Allocation.SPARSE, "template")
         self.guest_writes(0, blocks, stays=False)
         self.make_template(0)
         self.clone_template(0, None, "clone")
@@ -153,7 +159,10 @@ class Verbs(Making):
         inside = {block: pattern for block, pattern in blocks.items() if (block + 1) * BLOCK <= known.leaf.capacity}
         info = self.service.client.image.get_info(domain=self.domain, image=image)
         assert info.prepared is not None
-        fill(info.prepared.path, info.prepared.format.value, inside)
+        if info.secret is not None:
+            fill_encrypted(info.prepared.path, self.service.value_of(info.secret), inside)
+        else:
+            fill(info.prepared.path, info.prepared.format.value, inside)
         self.model.write(image, inside)
         if not stays:
             self._teardown_image(image)
@@ -340,6 +349,7 @@ def shown(info: ImageInfo) -> dict[str, object]:
         "prepared": prepared,
         "damage": info.damage,
         "tags": info.tags or [],
+        "encrypted": info.encryption is not None,
     }
 
 
@@ -357,4 +367,5 @@ def described(image: Image) -> dict[str, object]:
         "prepared": image.prepared,
         "damage": None,
         "tags": image.tags,
+        "encrypted": image.encrypted,
     }

@@ -45,6 +45,17 @@ class Making(Judge):
             lambda model: model.create(image, volume, capacity, format_, allocation, name),
         )
 
+    @rule(capacity=capacities, name=names)
+    def create_encrypted_image(self, capacity: int, name: str | None) -> None:
+        image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
+        secret = self.service.secret
+        self.create(
+            lambda client, domain: client.image.create(
+                domain=domain, capacity=capacity, name=name, id=image, volume=volume, secret=secret
+            ),
+            lambda model: model.create_encrypted(image, volume, capacity, name),
+        )
+
     @rule(capacity=capacities, format_=formats)
     def create_image_without_ids(self, capacity: int, format_: VolumeFormat) -> None:
         """The ids are the service's choice, so the model hears of them afterwards."""

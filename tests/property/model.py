@@ -126,6 +126,11 @@ class Model:
             layer = Layer(volume, rounded(capacity), format_, allocation, dict(blocks or {}))
             self._add(Image(image, [layer], name))
 
+    def create_encrypted(self, image: ImageId, volume: VolumeId, capacity: int, name: str | None) -> None:
+        """Image.create with the service's secret"""
+        self.create(image, volume, capacity, VolumeFormat.QCOW2, Allocation.SPARSE, name)
+        self.images[image].encrypted = True
+
     def import_(
         self,
         image: ImageId,
@@ -209,7 +214,7 @@ class Model:
                 ImageInUse: self.in_use([found.leaf], exclusively=False),
             }
         )
-        self._add(Image(image, [Layer(volume, wanted)], name, template=template))
+        self._add(Image(image, [Layer(volume, wanted)], name, template=template, encrypted=found.encrypted))
 
     def make_template(self, image: ImageId) -> None:
         found = self.existing(image)
@@ -241,7 +246,7 @@ class Model:
         copied = Layer(volume, found.leaf.capacity, blocks=blocks, text=found.leaf.text)
         if len(chain) == 1 and found.leaf.format is copied.format and found.leaf.allocation is copied.allocation:
             copied.bitmaps = copy.deepcopy(found.leaf.bitmaps)
-        self._add(Image(image, [copied], name, is_template=True))
+        self._add(Image(image, [copied], name, is_template=True, encrypted=found.encrypted))
 
     # ---- changing
 

@@ -75,6 +75,7 @@ class Image:
     is_template: bool = False
     prepared: str | None = None
     tags: list[str] = field(default_factory=list)
+    encrypted: bool = False
 
     @property
     def leaf(self) -> Layer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hsm.tools import blockhash
-from hsm.tools.qemu_img import Source
+from hsm.tools.nodes import Source
 from hsm.tools.qemu_nbd import QemuNbd
 from libvdsm.run import Runner
 

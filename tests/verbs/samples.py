@@ -34,6 +34,8 @@ class Samples:
         self.target = folder / "target"
         self.empty = folder / "empty"
         self.empty.mkdir()
+        self.secret: Any = None
+        """what they are encrypted with, where somebody has them be so"""
 
     def params(self, verb: str) -> dict[str, Any]:
         """Parameters of a call that changes something, or reads."""
