@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from hsm.operations import chains
 from hsm.operations.base import BaseOperation, Context, lock_domain, lock_image, storage_errors
-from hsm.operations.encryption import source_of
+from hsm.operations.encryption import readable_source
 from hsm.operations.filling import Meter
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
@@ -64,7 +64,7 @@ class ChecksumImage(BaseOperation):
             capacity = top.metadata.capacity
             return compute(
                 self.context,
-                source_of(self.context, domain, record, top),
+                readable_source(self.context, domain, record, top),
                 Meter(job, capacity).course("reading", capacity),
                 descriptors=held.descriptors,
                 block_size=self.params.block_size,

@@ -171,7 +171,7 @@ class CopyTemplate(CreateImage):
             leases.callback(held.release)
             record = chains.image_of(domain, self.params.image)
             leaf = readable_chain(domain, record, None)[0]
-            source = encryption.source_of(self.context, domain, record, leaf)
+            source = encryption.readable_source(self.context, domain, record, leaf)
             capacity = leaf.metadata.capacity
             self.luks = encryption.luks_on(self.context, domain, record, leaf)
             fill = filling(job, self.context, domain, source, capacity, held.descriptors, key=source.key)

@@ -20,7 +20,7 @@ from hsm.operations import chains, checksums
 from hsm.operations.base import Context, storage_errors, written_to
 from hsm.operations.chain_making import Chain, make_chain, nothing_more
 from hsm.operations.creation import absent
-from hsm.operations.encryption import key_of, new_luks, source_of
+from hsm.operations.encryption import key_of, new_luks, readable_source, source_of
 from hsm.operations.filling import Meter
 from hsm.operations.layers import Layer, Selection, attributes_of
 from hsm.operations.making import empty_data, qemu_img
@@ -161,7 +161,7 @@ class _Filling:
             return
         self._begin(layer, own, writing)
         self._copier.content(
-            source_of(self._context, self._source, selection.record, was),
+            readable_source(self._context, self._source, selection.record, was),
             self._written(selection, layers, layer),
             course,
             descriptors=self._descriptors,

@@ -83,9 +83,22 @@ def itself(context: Context, domain: Domain, record: ImageRecord, volume: Volume
 
 
 def prove_keys(context: Context, source: Source) -> None:
-    """The secrets of this host open a volume, and all that it stands on."""
-    if source.keys:
-        qemu_img(context).try_keys(source)
+    """The secrets of this host open a volume, and what it stands on: each is tried on one layer, so it is known which."""
+    proved: set[UUID] = set()
+    layer: Source | None = source
+    while layer is not None:
+        if layer.key is not None and layer.key.secret not in proved:
+            qemu_img(context).try_keys(layer.itself)
+            proved.add(layer.key.secret)
+        layer = None if layer.alone else layer.below
+
+
+def readable_source(context: Context, domain: Domain, record: ImageRecord, volume: VolumeRecord) -> Source:
+    """A volume to be read with all that it stands on.  Where that takes several secrets, none of them is wrong."""
+    source = source_of(context, domain, record, volume)
+    if len({key.secret for key in source.keys}) > 1:
+        prove_keys(context, source)
+    return source
 
 
 def prove_image(context: Context, domain: Domain, record: ImageRecord) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from hsm.domains.base import Held, VolumeRecord
 from hsm.operations import chains
 from hsm.operations.base import BaseOperation, full, lock_domain, lock_image, storage_errors
-from hsm.operations.encryption import source_of
+from hsm.operations.encryption import readable_source
 from hsm.operations.making import qemu_img
 from hsm.operations.outside import copy_private
 from hsm.operations.reading import lease_for_reading, readable_chain
@@ -56,7 +56,7 @@ class ExportImage(BaseOperation):
             stack.callback(held.release)
             record = chains.image_of(domain, self.params.image)
             top = readable_chain(domain, record, self.params.volume)[0]
-            source = source_of(self.context, domain, record, top)
+            source = readable_source(self.context, domain, record, top)
             stack.enter_context(_outside())
             target = stack.enter_context(self._writable(job))
             self._convert(job, source, top, target, held)

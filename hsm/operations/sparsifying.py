@@ -22,7 +22,7 @@ from hsm.domains import durable
 from hsm.domains.base import Domain, ImageRecord, VolumeRecord, Wanted
 from hsm.formats import clusters
 from hsm.formats.qcow2 import BadHeader, Header
-from hsm.operations import chains, describe
+from hsm.operations import chains, describe, encryption
 from hsm.operations.base import BaseOperation, domain_lease, lock_domain, lock_image, storage_errors
 from hsm.operations.filling import Meter
 from hsm.operations.inplace import own_volume, readable
@@ -65,6 +65,7 @@ class SparsifyImage(BaseOperation):
                 layers = self._layers(domain, chains.image_of(domain, image))
                 if late := [layer.id for layer in layers if layer.id not in leased]:
                     raise ImageInUse(image=image, volume=late[0], holder="whoever just made a snapshot of it")
+            encryption.prove_image(self.context, domain, chains.image_of(domain, image))
             freed = self._all(job, domain, layers)
             record = chains.image_of(domain, image)
             return SparsifyInfo(freed=freed, image=describe.image_info(domain.id, record, None, chain=True))

@@ -21,6 +21,8 @@ from libvdsm.api.errors import (
     NoSpace,
     NoSuchDomain,
     NoSuchImage,
+    NoSuchSecret,
+    SecretWrong,
     StorageFailed,
     TaskStopped,
     ToolFailed,
@@ -44,7 +46,7 @@ class ImageChanges(ABC):
         right=Right.OPERATE,
         errors=(
             *(*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged),
-            *(IsTemplate, CannotShrink, ToolFailed),
+            *(IsTemplate, CannotShrink, ToolFailed, NoSuchSecret, SecretWrong),
         ),
         positional=("image", "capacity"),
     )

@@ -502,6 +502,21 @@ def test_nor_a_volume_on_top_of_what_is(scene: Scene, keys: Keys, image: ImageIn
     healthy(scene)
 
 
+def test_the_error_tells_which_of_two_secrets_is_wrong(
+    scene: Scene, keys: Keys, secret: SecretId, other_secret: SecretId
+) -> None:
+    clone = scene.clone(template_of(scene, keys, 0x11, secret), secret=other_secret)
+    keys.wrong(secret)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: scene.wait(scene.client.image.checksum(domain=scene.domain, image=clone.id)),
+        lambda: copy(scene, clone, collapse=True),
+        lambda: scene.wait(scene.client.image.flatten(domain=scene.domain, image=clone.id)),
+    )
+    for call in calls:
+        assert raised(SecretWrong, call).secret == secret
+    assert scene.look(clone).pending is None
+
+
 def test_what_needs_no_key_works_without(scene: Scene, keys: Keys, chain: ImageInfo, secret: SecretId) -> None:
     scene.client.secret.delete(secret=secret, force=True)
     assert scene.look(chain).secret == secret
