@@ -21,6 +21,7 @@ from hsmctl.shown import Shown
 from hsmctl.tables import event_line
 from hsmctl.values import Kind, element, parse_id, show_duration
 from hsmctl.views import view
+from hsmctl.waiting import patience
 from libvdsm.api.domain import CheckReport
 from libvdsm.api.types import TaskInfo, TaskMode, TaskState
 from libvdsm.client import Client, Events
@@ -195,7 +196,7 @@ _SPECIAL: dict[str, Callable[[Call], int]] = {
 
 def run(verb: Verb, words: argparse.Namespace) -> int:
     """Call a verb with the words of a command line; the exit status."""
-    client, address = open_client(words.connect)
+    client, address = open_client(words.connect, patience(words.connect_timeout))
     call = Call(client, address, verb, words)
     try:
         return call.run()

@@ -10,9 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from hsmctl.argparser import Parser
 from hsmctl.codes import BROKEN_PIPE, INTERRUPTED, OK, USAGE
 from hsmctl.failure import Refusal, report
-from hsmctl.parser import Parser, build
+from hsmctl.parser import build
+from hsmctl.waiting import patience
 from libvdsm.api import VERSION
 from libvdsm.declare import ApiError
 
@@ -64,7 +66,7 @@ def _own(words: argparse.Namespace) -> int:
     if words.own == "doctor":
         from hsmctl.doctor import doctor
 
-        return doctor(words.connect, as_json=words.json)
+        return doctor(words.connect, as_json=words.json, seconds=patience(words.connect_timeout))
     if words.own.startswith("image "):
         from hsmctl.transfer.command import run
 

@@ -8,18 +8,18 @@ is what a quick start needs.
 from __future__ import annotations
 
 import argparse
-import difflib
-import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from hsmctl import commands, queries
-from hsmctl.codes import EXPLAINED, USAGE
+from hsmctl.argparser import Parser
+from hsmctl.codes import EXPLAINED
 from hsmctl.commands import Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.transfer.arguments import add_download, add_upload
-from hsmctl.values import Kind, choices, read
+from hsmctl.values import Kind, choices, parse_duration, read
+from hsmctl.waiting import DEFAULT, ENVIRONMENT
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
 from libvdsm.declare import Verb, meta_of
@@ -42,64 +42,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 Completer = Callable[..., Iterable[str]]
 
-_WIDTH = 100
 _TEXT = 88
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with help as it is wanted here, and a suggestion for what was mistyped."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Formatter, **given)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
-        # argparse takes an argument of any number for none at the first option; what follows is its own all the same.
-        several = next((action for action in self._actions if action.nargs == "*"), None)
-        if several is not None and rest and not getattr(found, several.dest) and not any(w[:1] == "-" for w in rest):
-            setattr(found, several.dest, self._get_values(several, rest))
-            rest = []
-        return found, rest
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        known = list(action.choices or ())
-        if action.choices is None or value in known:
-            return
-        what = "command" if action.dest in ("class_", "verb_") else "value"
-        hint = _suggestion(value, known) or f"there is {', '.join(known)}"
-        shown = "" if what == "command" else f"{'/'.join(action.option_strings) or action.metavar}: "
-        msg = f"{shown}there is no {what} {value!r}; {hint}"
-        raise argparse.ArgumentError(None, msg)
-
-    def refuse_rest(self, rest: Sequence[str]) -> NoReturn:
-        """End because of words that no argument takes."""
-        known = [option for action in self._actions for option in action.option_strings]
-        options = [word.partition("=")[0] for word in rest if word.startswith("-")]
-        if options:
-            hint = _suggestion(options[0], known)
-            self.error(f"there is no option {options[0]}{'; ' + hint if hint else ''}")
-        self.error(f"too many arguments: {' '.join(rest)}")
-
-    def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ").replace("the following arguments are required:", "missing:")
-        self.exit(USAGE, f"hsmctl: error: {text}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help\n")
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=min(_WIDTH, _terminal_width()))
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def _terminal_width() -> int:
-    try:
-        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns
-    except (OSError, ValueError):
-        return _WIDTH
 
 
 def build(words: Sequence[str] | None = None) -> Parser:
@@ -153,6 +96,15 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
         help=f"where the service is: {FORMS}; otherwise $HSM_CONNECT, otherwise this host's own",
     )
     _complete(connect, _no_names)
+    timeout = group.add_argument(
+        "--connect-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=absent,
+        help="how long to wait for a service of this host that is not there, as while it starts; 0: not at all "
+        f"(otherwise ${ENVIRONMENT}, otherwise {DEFAULT:g}s)",
+    )
+    _complete(timeout, _no_names)
     group.add_argument(
         "--json",
         action="store_true",
@@ -162,6 +114,13 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
     if first:
         group.add_argument("--version", action="store_true", help="print the version, and that of the API")
     group.add_argument("-h", "--help", action="help", help="print this help")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) -> None:
