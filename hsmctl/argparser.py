@@ -9,10 +9,18 @@ import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from hsmctl import queries
-from hsmctl.codes import USAGE
+from hsmctl import commands, queries
 
 _WIDTH = 100
+_MENTIONED = 3
+
+
+class UsageError(Exception):
+    """A command line that means nothing; ``usage`` tells what would, and where to read more."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,21 +31,34 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
-        # argparse takes an argument of any number for none at the first option; what follows is its own all the same.
-        several = next((action for action in self._actions if action.nargs == "*"), None)
-        if several is not None and rest and not getattr(found, several.dest) and not any(w[:1] == "-" for w in rest):
-            setattr(found, several.dest, self._get_values(several, rest))
-            rest = []
+        if any(word[:1] == "-" for word in rest):
+            return found, rest
+        # argparse takes arguments that may be left out for left out at the first option; what follows is theirs.
+        for action in self._actions:
+            if rest and not action.option_strings and action.nargs in ("?", "*"):
+                rest = self._filled(found, action, rest)
         return found, rest
+
+    def _filled(self, found: argparse.Namespace, action: argparse.Action, words: list[str]) -> list[str]:
+        """Words that no argument took, without those that this one takes now."""
+        if getattr(found, action.dest):
+            return words
+        taken = words if action.nargs == "*" else words[:1]
+        try:
+            setattr(found, action.dest, self._get_values(action, taken))
+        except argparse.ArgumentError as error:
+            self.error(str(error))
+        return words[len(taken) :]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         known = list(action.choices or ())
         if action.choices is None or value in known:
             return
         what = "command" if action.dest in ("class_", "verb_") else "value"
-        hint = _suggestion(value, known) or f"there is {', '.join(known)}"
+        elsewhere = commands.with_command(str(value)) if action.dest == "class_" else []
+        hint = f"did you mean {' or '.join(elsewhere[:_MENTIONED])}?" if elsewhere else _suggestion(value, known)
         shown = "" if what == "command" else f"{'/'.join(action.option_strings) or action.metavar}: "
-        msg = f"{shown}there is no {what} {value!r}; {hint}"
+        msg = f"{shown}there is no {what} {value!r}; {hint or 'there is ' + ', '.join(known)}"
         raise argparse.ArgumentError(None, msg)
 
     def refuse_rest(self, rest: Sequence[str]) -> NoReturn:
@@ -47,11 +68,13 @@ class Parser(argparse.ArgumentParser):
         if options:
             hint = _suggestion(options[0], known)
             self.error(f"there is no option {options[0]}{'; ' + hint if hint else ''}")
-        self.error(f"too many arguments: {' '.join(rest)}")
+        many = f"{self.prog.rpartition(' ')[2]}-many"
+        hint = f"; {many} takes several" if any(self.prog == f"hsmctl {c[:-5]}" for c in commands.with_command(many)) else ""
+        self.error(f"too many arguments: {' '.join(rest)}{hint}")
 
     def error(self, message: str) -> NoReturn:
         text = message.removeprefix("argument ").replace("the following arguments are required:", "missing:")
-        self.exit(USAGE, f"hsmctl: error: {text}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help\n")
+        raise UsageError(text, f"{self.format_usage().rstrip()}\nMore: {self.prog} --help")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -60,7 +83,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import msgspec
 
 from hsmctl import output
-from hsmctl.codes import FAILED, UNREACHABLE
+from hsmctl.argparser import UsageError
+from hsmctl.codes import FAILED, UNREACHABLE, USAGE
 from hsmctl.commands import in_cli_words
 from libvdsm.api.errors import ConnectionFailed
 from libvdsm.api.types import ErrorInfo
@@ -40,6 +42,16 @@ def report(
     if isinstance(error, Refusal):
         return error.status
     return UNREACHABLE if isinstance(error, ConnectionFailed) else FAILED
+
+
+def report_usage(error: UsageError, *, as_json: bool) -> int:
+    """Tell what is wrong with the command line, and give the exit status."""
+    if as_json:
+        info = ErrorInfo(name="UsageError", code=0, message=str(error), data={"usage": error.usage})
+        output.show_error(info, as_json=True)
+    else:
+        print(f"hsmctl: error: {output.clean(str(error))}\n{error.usage}", file=sys.stderr)
+    return USAGE
 
 
 def _info(error: ApiError | Refusal) -> ErrorInfo:

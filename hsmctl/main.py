@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hsmctl.argparser import Parser
+from hsmctl.argparser import Parser, UsageError
 from hsmctl.codes import BROKEN_PIPE, INTERRUPTED, OK, USAGE
-from hsmctl.failure import Refusal, report
+from hsmctl.failure import Refusal, report, report_usage
 from hsmctl.parser import build
 from hsmctl.waiting import patience
 from libvdsm.api import VERSION
@@ -41,6 +41,13 @@ def run(argv: Sequence[str]) -> int:
         from hsmctl.completion import complete
 
         complete(build())
+    try:
+        return _run(argv)
+    except UsageError as error:
+        return report_usage(error, as_json="--json" in argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = build(argv)
     words, rest = parser.parse_known_args(argv)
     named: Parser = getattr(words, "parser", parser)
@@ -58,6 +65,8 @@ def run(argv: Sequence[str]) -> int:
             return _own(words)
     except (ApiError, Refusal) as error:
         return report(error, as_json=words.json)
+    if words.json:
+        named.error("missing: COMMAND")
     named.print_help()
     return USAGE
 

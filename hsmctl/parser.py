@@ -15,7 +15,7 @@ from typing import Any
 from hsmctl import commands, queries
 from hsmctl.argparser import Parser
 from hsmctl.codes import EXPLAINED
-from hsmctl.commands import Argument
+from hsmctl.commands import OWN, OWN_OF, Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.transfer.arguments import add_download, add_upload
 from hsmctl.values import Kind, choices, parse_duration, read
@@ -23,20 +23,6 @@ from hsmctl.waiting import DEFAULT, ENVIRONMENT
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
 from libvdsm.declare import Verb, meta_of
-
-OWN: dict[str, str] = {
-    "doctor": "Tell what this host lacks, and whether the service works.",
-    "completion": "Print the script that completes commands and names in a shell.",
-}
-"""The commands that no verb stands behind."""
-
-OWN_OF: dict[str, dict[str, str]] = {
-    "image": {
-        "upload": "Upload a local file as a new image; the same command again goes on where it was.",
-        "download": "Download an image into a local file; the same command again goes on where it was.",
-    },
-}
-"""Commands of a class that take more than one call: what each does in a line."""
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -68,7 +54,8 @@ def _top_description() -> str:
         lines.append(f"{heading}:")
         for name in names:
             lines.append(f"  {name.lower():<12}{commands.in_cli_words(_first_line(CLASSES[name].__doc__))}")
-            verbs = ", ".join(commands.short_name(verb) for verb in commands.verbs_of(name))
+            own = OWN_OF.get(name.lower(), {})
+            verbs = ", ".join([*(commands.short_name(verb) for verb in commands.verbs_of(name)), *own])
             lines += textwrap.wrap(verbs, _TEXT, initial_indent=" " * 14, subsequent_indent=" " * 14)
         lines.append("")
     lines.append("This host:")
@@ -109,7 +96,7 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
         "--json",
         action="store_true",
         default=False if first else argparse.SUPPRESS,
-        help="print what the service answers, as JSON; errors too, on standard error",
+        help="print what the service answers, as JSON; errors too, on standard error (hsmctl's own have no code)",
     )
     if first:
         group.add_argument("--version", action="store_true", help="print the version, and that of the API")
