@@ -40,6 +40,7 @@ def test_the_answer_as_json_is_what_travels(ctl: Ctl, name: str) -> None:
     made = ctl.json("image", "create", name, "--size", "1.5M", "--description", "for tests")
     assert made["name"] == name
     assert made["capacity"] == 1536 * 1024
+    assert isinstance(made["created"], float), "as declared, and as in every other answer"
     listed = ctl.json("image", "list")["items"]
     assert next(image for image in listed if image["id"] == made["id"])["description"] == "for tests"
     told = ctl.json("image", "info", name)
