@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hsmctl import commands, failure, files, output, progress
+from hsmctl import commands, failure, files, output, outside, progress
 from hsmctl.codes import FAILED, INTERRUPTED, OK, UNREACHABLE
 from hsmctl.commands import Argument
 from hsmctl.connection import open_client
@@ -39,6 +39,7 @@ class Call:
         self._words = words
         self._json = bool(words.json)
         self._given: dict[str, Any] = {}
+        self._taken_raw = False
 
     def run(self) -> int:
         with contextlib.ExitStack() as opened:
@@ -63,7 +64,7 @@ class Call:
         if self._json:
             output.show_json(result)
         else:
-            output.show(view(result, Shown(self.verb, self._given, self.names)))
+            output.show(view(result, Shown(self.verb, self._given, self.names, self._taken_raw)))
         return FAILED if isinstance(result, CheckReport) and not result.healthy else OK
 
     def _show_begun(self, task: TaskInfo[Any]) -> int:
@@ -102,6 +103,7 @@ class Call:
             if argument.kind is Kind.FILE:
                 name = argument.parameter.name
                 given[name] = opened.enter_context(self._file(argument, str(texts[name])))
+                self._look(argument, given[name], str(texts[name]))
 
     def _value(self, argument: Argument, text: Any) -> Any:
         if argument.many:
@@ -150,6 +152,13 @@ class Call:
         if argument.parameter.extra.get("mode") == "write":
             return files.writing(text, force=self._words.force, wait=self._words.wait)
         return files.reading(text)
+
+    def _look(self, argument: Argument, descriptor: int, text: str) -> None:
+        """At a file that is to become a disk; one that was said to be raw is taken as it is."""
+        if argument.parameter.extra.get("mode") == "write" or "source_format" in self._given:
+            return
+        outside.refuse_no_disk(descriptor, text, otherwise=", or add --source-format raw to take the file as it is")
+        self._taken_raw = outside.seems_raw(descriptor)
 
     def listen(self) -> int:
         """Print events until the user or the service has enough."""

@@ -63,7 +63,7 @@ def _top_description() -> str:
     lines += ["", "First steps:", *[f"  {line}" for line in FIRST_STEPS], ""]
     lines += textwrap.wrap(
         "hsmctl COMMAND --help tells more, with examples. Where an id is expected, a name or the beginning "
-        "of the id will do. With one domain only, --domain can be left out.",
+        "of the id, four characters or more, will do. With one domain only, --domain can be left out.",
         _TEXT,
     )
     return "\n".join(lines)
