@@ -17,6 +17,12 @@ from libvdsm.api.types import ErrorInfo
 from libvdsm.client import RemoteError
 from libvdsm.declare import ApiError, Verb
 
+_SAID = {
+    ("Image.import", "CannotShrink"): "The file holds a larger disk, which would lose the end of its data. Leave --size "
+    "out, or give a larger one.",
+}
+"""What some errors mean on the command line, where the API speaks of what nobody has seen."""
+
 
 class Refusal(Exception):
     """A reason of hsmctl's own not to go on, in words that say what to do; the name is stable."""
@@ -37,7 +43,8 @@ def report(
     info = _info(error)
     if not as_json:
         notes = getattr(error, "__notes__", [])
-        info = msgspec.structs.replace(info, message="\n".join([explain(in_cli_words(info.message, verb)), *notes]))
+        message = _SAID.get((verb.full if verb else "", info.name), info.message)
+        info = msgspec.structs.replace(info, message="\n".join([explain(in_cli_words(message, verb)), *notes]))
     output.show_error(info, as_json=as_json)
     if isinstance(error, Refusal):
         return error.status

@@ -141,6 +141,9 @@ def _class_description(name: str, cls: type) -> str:
         command = commands.kebab(verb.name)
         shown = ", ".join([command, *commands.ALIASES.get(command, ())])
         text = commands.in_cli_words(" ".join(_first_line(verb.doc).split()), verb)
+        if len(shown) > 22:
+            lines.append(f"  {shown}")
+            shown = ""
         lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {shown:<22} ", subsequent_indent=" " * 25)
     if default := commands.DEFAULTS.get(name):
         lines.append(f"  {'(none)':<22} Tell {default.about}.")
@@ -164,8 +167,16 @@ def _shown(argument: Argument) -> str:
     return f"[{word}]" if _count(argument) in ("*", "?") else word
 
 
+_OWN_WORDS = {
+    "Event.subscribe": "Print events as they happen, one a line, until ^C.\n\n"
+    "With --after N, those that came after event N and are still kept come first: none is missed between two runs. Over "
+    "HTTP the service is asked again and again.",
+}
+"""Help where the API's speaks to programs."""
+
+
 def _description(verb: Verb) -> str:
-    paragraphs = commands.in_cli_words(verb.doc, verb).split("\n\n")
+    paragraphs = commands.in_cli_words(_OWN_WORDS.get(verb.full, verb.doc), verb).split("\n\n")
     if verb.declaration.deprecated_since:
         instead = f"; use {verb.declaration.replaced_by}" if verb.declaration.replaced_by else ""
         paragraphs.append(f"Deprecated since {verb.declaration.deprecated_since}{instead}.")

@@ -330,7 +330,9 @@ class Image(ImageCopies, ImageLayers, ImageSpace):
             Annotated[Path, Meta(description="the file to write, instead of `target`; opened with the caller's rights")]
             | None
         ) = None,
-        format: Annotated[FileFormat, Meta(description="format of the file: raw or qcow2")] = FileFormat.QCOW2,
+        format: Annotated[
+            FileFormat, Meta(description="format of the file: raw or qcow2", extra={"only": ("raw", "qcow2")})
+        ] = FileFormat.QCOW2,
         volume: Annotated[VolumeId, Meta(description="export this state of the image; absent: the newest")]
         | None = None,
     ) -> TaskInfo[ExportInfo]:

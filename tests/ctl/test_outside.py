@@ -68,3 +68,12 @@ def test_lists_say_why_they_are_empty(own_daemon: Daemon, ctl: Ctl, name: str) -
     ctl.ok("domain", "detach", "default")
     for words in (("image", "list"), ("domain", "list")):
         assert ctl.ok(*words).startswith("No domain is served. Make one with `hsmctl domain create NAME PATH`, or serve")
+
+
+def test_a_disk_smaller_than_its_file_is_refused_in_words_about_the_file(ctl: Ctl, name: str, tmp_path: Path) -> None:
+    source = tmp_path / "disk"
+    source.write_bytes(RAW * 2000)
+    message = ctl.refused("image", "import", source, name, "--size", "1M")
+    assert message.startswith("hsmctl: error: The file holds a larger disk")
+    assert "(CannotShrink)" in message
+    assert "olume" not in message

@@ -253,3 +253,21 @@ def test_no_help_is_wider_than_a_terminal(monkeypatch: pytest.MonkeyPatch, offli
 
 def test_the_version_tells_the_api_too(offline: Ctl) -> None:
     assert ", API 1." in offline.ok("--version")
+
+
+def test_formats_of_exports_are_those_that_work(offline: Ctl) -> None:
+    assert "--format {raw,qcow2}" in offline.ok("image", "export", "--help")
+    assert "--source-format {raw,qcow2,vmdk,vdi,vhdx,vpc}" in offline.ok("image", "import", "--help")
+
+
+@pytest.mark.parametrize("class_", ["host", "image", "event", "volume"])
+def test_the_texts_of_commands_stand_in_one_column(class_: str, offline: Ctl) -> None:
+    shown = offline.ok(class_, "--help").partition("commands:\n")[2].partition("\n\n")[0]
+    for line in shown.splitlines():
+        assert line[24] == " " and (len(line) < 26 or line[25] != " ") if len(line) > 25 else True, line
+
+
+def test_the_help_of_listening_speaks_to_people(offline: Ctl) -> None:
+    shown = offline.ok("event", "listen", "--help")
+    assert "Print events as they happen" in shown
+    assert "notifications" not in shown
