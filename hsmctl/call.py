@@ -40,6 +40,8 @@ class Call:
         self._json = bool(words.json)
         self._given: dict[str, Any] = {}
         self._taken_raw = False
+        self._image_text: str | None = None
+        """the image that the command is about, in the user's words"""
 
     def run(self) -> int:
         with contextlib.ExitStack() as opened:
@@ -90,6 +92,9 @@ class Call:
         texts = {a.parameter.name: getattr(self._words, a.dest, None) for a in arguments}
         if any(a.kind is Kind.FILE for a in arguments):
             self._check_files(arguments, texts)
+        images = [texts[a.parameter.name] for a in arguments if a.kind is Kind.IMAGE and texts[a.parameter.name]]
+        if images:
+            self._image_text = images[0][0] if isinstance(images[0], list) else images[0]
         given = self._given
         for argument in sorted(arguments, key=lambda a: _RANK.get(a.kind, 0)):
             value = self._value(argument, texts[argument.parameter.name])
@@ -116,7 +121,11 @@ class Call:
             wanted = text
             if commands.is_place(argument.parameter.name, kind):
                 wanted = argument.parameter.required or text or os.environ.get(ENVIRONMENT)
-            return self.names.domain(text) if wanted else None
+            return (
+                self.names.domain(text, self._image_text if argument.parameter.name == "domain" else None)
+                if wanted
+                else None
+            )
         if text is None or kind is Kind.FILE:
             return None
         if kind is Kind.IMAGE:
@@ -162,7 +171,11 @@ class Call:
 
     def listen(self) -> int:
         """Print events until the user or the service has enough."""
-        events = self.client.listen(self._given.get("after"))
+        after = self._given.get("after")
+        events = self.client.listen(after)
+        if after == 0:
+            # Whoever says so wants all that there is.
+            events.missed = False
         self._tell_missed(events)
         for event in events:
             self._tell_missed(events)
@@ -179,7 +192,9 @@ class Call:
         """Beside the events, for those who keep something by them."""
         if events.missed:
             events.missed = False
-            print("hsmctl: events were missed: the service no longer keeps them; look at everything anew", file=sys.stderr)
+            print(
+                "hsmctl: events were missed: the service no longer keeps them; look at everything anew", file=sys.stderr
+            )
 
     def wait_for_task(self) -> int:
         """Wait until the task has ended; with --timeout, no longer than that."""

@@ -127,6 +127,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         Example("hsmctl volume list --image web01"),
         Example("hsmctl volume list --filter 'legality != legal or damage is present'"),
     ),
+    "Image.resize": (
+        Example("hsmctl image resize web01 20G"),
+        Example("hsmctl image resize web01 5G --shrink", "what lies beyond is lost"),
+    ),
     "Volume.resize": (
         Example("hsmctl volume resize web01 128G", "the present state of web01 has its name"),
         Example("hsmctl volume resize web01 32G --shrink", "what lies beyond is lost"),

@@ -73,12 +73,17 @@ class Candidate:
     about: str = ""
 
 
+def begins(id_: UUID, text: str) -> bool:
+    """Whether a text is the beginning of an id, and long enough for that."""
+    plain = text.lower().replace("-", "")
+    return len(plain) >= _SHORTEST and id_.hex.startswith(plain)
+
+
 def choose(text: str, candidates: Sequence[Candidate], *, what: str, where: str, see: str) -> Candidate:
     """The one candidate with this name, or else with an id that begins so; otherwise an error that helps."""
     found = [candidate for candidate in candidates if candidate.name == text]
-    plain = text.lower().replace("-", "")
-    if not found and len(plain) >= _SHORTEST:
-        found = [candidate for candidate in candidates if candidate.id.hex.startswith(plain)]
+    if not found:
+        found = [candidate for candidate in candidates if begins(candidate.id, text)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -88,6 +93,7 @@ def choose(text: str, candidates: Sequence[Candidate], *, what: str, where: str,
         raise Refusal("Ambiguous", msg)
     close = difflib.get_close_matches(text, {c.name for c in candidates if c.name}, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"`{see}` shows what there is."
+    plain = text.lower().replace("-", "")
     if 0 < len(plain) < _SHORTEST and any(candidate.id.hex.startswith(plain) for candidate in candidates):
         hint = f"give at least {_SHORTEST} characters of an id."
     msg = f"there is no {what} {text!r}{where}; {hint}"
@@ -103,23 +109,41 @@ class Names:
         """Names of what was looked up, for messages."""
         self._listed: dict[DomainId, list[ImageInfo]] = {}
 
-    def domain(self, text: str | None) -> DomainId:
-        """The domain that is named; without a name the environment's, and then the only one."""
+    def domain(self, text: str | None, image: str | None = None) -> DomainId:
+        """The domain that is named; without a name the environment's, then the only one, or the only one with this image."""
         text = text or os.environ.get(ENVIRONMENT)
         if text:
             whole = parse_id(text)
             see = "hsmctl domain list"
             return DomainId(whole or self._chosen(text, self.domain_candidates(), "domain", "", see))
         domains = self._domains
-        if len(domains) == 1:
-            self.known[domains[0].id] = domains[0].name or ""
-            return domains[0].id
         if not domains:
             msg = "no domain is served yet; make one with `hsmctl domain create NAME PATH`, or attach one"
             raise Refusal("NoDomain", msg)
+        places = self._with_image(image) if image and len(domains) > 1 else []
+        domains = places or domains
+        if len(domains) == 1:
+            self.known[domains[0].id] = domains[0].name or ""
+            return domains[0].id
         lines = "\n".join(f"  {domain.id}  {domain.name or '-'}" for domain in domains)
-        msg = f"there are {len(domains)} domains; say which with --domain or ${ENVIRONMENT}:\n{lines}"
+        what = f"{len(domains)} domains have an image {image!r}" if places else f"there are {len(domains)} domains"
+        msg = f"{what}; say which with --domain or ${ENVIRONMENT}:\n{lines}"
         raise Refusal("DomainNeeded", msg, status=USAGE)
+
+    def _with_image(self, text: str) -> list[DomainInfo]:
+        """The domains on which a text means an image: as a name, or where there is none, as an id."""
+        whole, named, begun = parse_id(text), [], []
+        for domain in self._domains:
+            try:
+                candidates = self.image_candidates(domain.id)
+            except ApiError:
+                # It cannot be asked now; who means it says so.
+                continue
+            if any(candidate.name == text for candidate in candidates):
+                named.append(domain)
+            elif any(candidate.id == whole if whole else begins(candidate.id, text) for candidate in candidates):
+                begun.append(domain)
+        return named or begun
 
     def image(self, text: str, domain: DomainId) -> ImageId:
         if whole := parse_id(text):

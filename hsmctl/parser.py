@@ -208,7 +208,7 @@ def _add_positional(group: argparse._ArgumentGroup, verb: Verb, argument: Argume
         metavar=argument.metavar,
         nargs=_count(argument),
         type=_reader(argument),
-        choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
+        choices=_choices(verb, argument),
         help=_help(verb, argument),
     )
     _complete(action, _completer(argument))
@@ -228,11 +228,21 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
         nargs="+" if argument.many else None,
         action="extend" if argument.many else "store",
         type=_reader(argument),
-        choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
+        choices=_choices(verb, argument),
         help=help_,
     )
     in_query = argument.parameter.name in queries.PARAMETERS
     _complete(action, queries.Completer(verb, argument.parameter.name) if in_query else _completer(argument))
+
+
+_TAKEN = {("Image.export", "format"): ["raw", "qcow2"]}
+"""Of an enumeration, the values that are not always refused."""
+
+
+def _choices(verb: Verb, argument: Argument) -> list[str] | None:
+    if argument.kind is not Kind.CHOICE:
+        return None
+    return _TAKEN.get((verb.full, argument.parameter.name)) or choices(argument.parameter)
 
 
 def _count(argument: Argument) -> str | None:

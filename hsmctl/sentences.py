@@ -74,6 +74,7 @@ SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
         f"Gave back {show_size(done.freed) if done.freed else 'nothing'} of {s.name('image')}, which takes {show_size(done.image.actual_size)} now."
     ),
     "Volume.amend": lambda volume, s: f"{s.name('volume')} is qcow2 {volume.compat.value} now.",
+    "Image.resize": lambda image, s: f"{s.name('image')} has {show_size(image.capacity)} now.",
     "Volume.resize": lambda volume, s: f"{s.name('volume')} has {show_size(volume.capacity)} now.",
     "Volume.delete": lambda _, s: f"Deleted volume {s.name('volume')}.",
     "Domain.create": lambda domain, _: f"Made domain {domain.name} at {domain.path}, id {domain.id}.",

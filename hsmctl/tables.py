@@ -76,7 +76,7 @@ def _images(page: ImagePage, shown: Shown) -> View:
             show_size(image.actual_size),
             str(image.snapshots),
             _kind(image, names),
-            _in_use(image.prepared),
+            _in_use(image),
         ]
         row += [domains.get(image.domain, str(image.domain))] if several else []
         row += [", ".join(image.tags) if image.tags else "-"] if tagged else []
@@ -97,10 +97,10 @@ def _kind(image: ImageInfo, names: Mapping[Any, str | None]) -> Cell:
     return f"clone {of}" if of else "-"
 
 
-def _in_use(prepared: PreparedInfo | None) -> Cell:
-    if prepared is None:
-        return "-"
-    return Styled("reading" if prepared.read_only else "writing", "yellow")
+def _in_use(image: ImageInfo) -> Cell:
+    if image.prepared is not None:
+        return Styled("reading" if image.prepared.read_only else "writing", "yellow")
+    return Styled(f"unfinished {image.pending}", "red") if image.pending else "-"
 
 
 def _image(image: ImageInfo, shown: Shown) -> View:
@@ -126,6 +126,7 @@ def _image(image: ImageInfo, shown: Shown) -> View:
         ("Clone of", template),
         ("Legality", None if image.legality is Legality.LEGAL else Styled(image.legality.value, "red")),
         ("Damage", Styled(image.damage, "red") if image.damage else None),
+        ("Unfinished", Styled(image.pending, "red") if image.pending else None),
         ("In use here", use or "no"),
         ("Path", prepared.path if prepared else None),
         ("Format", prepared.format.value if prepared else None),

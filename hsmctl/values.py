@@ -96,10 +96,8 @@ def _is_new(verb: Verb, parameter: Parameter) -> bool:
 
 
 def choices(parameter: Parameter) -> list[str]:
-    """The values of an enumeration, without the one that only old clients see, and those that are always refused."""
+    """The values of an enumeration, without the one that only old clients see."""
     type_ = bare((element(parameter) or parameter).type)
-    if "only" in parameter.extra:
-        return list(parameter.extra["only"])
     return [member.value for member in type_ if member.name != "UNKNOWN"]
 
 

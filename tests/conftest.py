@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,21 @@ def daemon(tmp_path: Path) -> Iterator[service.Daemon]:
     """hsmd as a program."""
     with service.daemon(tmp_path / "home") as running:
         yield running
+
+
+@pytest.fixture
+def small() -> Callable[[Path, int], AbstractContextManager[Path]]:
+    """A file system with little room."""
+
+    @contextmanager
+    def mounted(folder: Path, size: int) -> Iterator[Path]:
+        folder.mkdir(exist_ok=True)
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(argv, capture_output=True, check=False).returncode != 0:
+            pytest.skip("no right to mount a file system")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+    return mounted

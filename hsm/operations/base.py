@@ -42,6 +42,7 @@ from libvdsm.run import CommandError, CommandStopped, Runner
 WRITABLE_VERSION = 5
 _STOP_HEARD = 0.2
 """Seconds after which a task that waits for a domain's lease hears that it is to stop."""
+_NO_SPACE = "No space left"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -132,20 +133,38 @@ def _busy(context: Context, error: LeaseBusy, domain: DomainId, image: ImageId |
         return DomainBusy(domain=domain, holder=error.holder, waited=0.0)
     holder = error.holder
     if keeper := context.keepers.find(domain, image):
-        holder = f"its keeper, process {keeper.pid}: it is prepared on this host"
+        holder = f"its keeper, process {keeper.pid}: it is prepared on this host, until it is torn down"
     elif live := context.transfers.holder(domain, image):
-        holder = f"transfer {live.record.id}, {live.record.direction.value}"
+        holder = f"transfer {live.record.id}, {live.record.direction.value}, which can be finished or cancelled"
     return ImageInUse(image=image, volume=error.volume, holder=holder, host=os.uname().nodename)
 
 
 def _tool_failed(error: CommandError, domain: DomainId) -> ApiError:
     """Programs tell of a full or failing storage in words."""
-    if "No space left" in error.reason:
+    if _NO_SPACE in error.reason:
         return NoSpace(domain=domain, reason=error.reason)
     # QEMU calls it so too when what it reads contradicts itself.
     if "Input/output error" in error.reason and "corrupt" not in error.reason:
         return StorageFailed(domain=domain, reason=error.reason)
     return ToolFailed(tool=error.program, reason=error.reason)
+
+
+@contextmanager
+def written_to(target: Domain) -> Iterator[None]:
+    """What is full is the domain that is written, also where another one is read."""
+    try:
+        yield
+    except (OSError, CommandError) as error:
+        if reason := full(error):
+            raise NoSpace(domain=target.id, reason=reason) from None
+        raise
+
+
+def full(error: Exception) -> str | None:
+    """The words of an error that says that there is no space left, or None."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return error.strerror or str(error)
+    return error.reason if isinstance(error, CommandError) and _NO_SPACE in error.reason else None
 
 
 @contextmanager

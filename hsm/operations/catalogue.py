@@ -31,6 +31,7 @@ from hsm.operations.groups import DeleteImages, SnapshotImages
 from hsm.operations.importing import ImportImage
 from hsm.operations.merging import DeleteSnapshot, Merge
 from hsm.operations.moving import MoveImage
+from hsm.operations.resizing import ResizeImage
 from hsm.operations.reverting import RevertImage
 from hsm.operations.shrinking import ShrinkingResize
 from hsm.operations.sparsifying import SparsifyImage
@@ -87,6 +88,7 @@ OPERATIONS: dict[str, OperationFactory] = {
     "Bitmap.clear": ClearBitmap,
     "Image.sparsify": SparsifyImage,
     "Volume.amend": AmendVolume,
+    "Image.resize": ResizeImage,
 }
 
 

@@ -133,7 +133,15 @@ def check_image(domain: Domain, record: ImageRecord) -> list[Problem]:
     if chains.arriving(record):
         # Its data is as whole as what has arrived.
         path = f"images/{record.id}"
-        return [*problems, problem("unfinished", "its upload has not ended", path=path, image=record.id)]
+        return [
+            *problems,
+            problem(
+                "unfinished",
+                "its upload has not ended: go on with it, or cancel the transfer",
+                path=path,
+                image=record.id,
+            ),
+        ]
     for volume in record.volumes.values():
         problems += _volume(domain, record, volume)
     problems += _chain(record)

@@ -17,7 +17,7 @@ from hsm.domains import durable
 from hsm.domains.base import Domain, Held, Wanted
 from hsm.formats import qcow2
 from hsm.operations import chains, checksums
-from hsm.operations.base import Context, storage_errors
+from hsm.operations.base import Context, storage_errors, written_to
 from hsm.operations.chain_making import Chain, make_chain, nothing_more
 from hsm.operations.creation import absent
 from hsm.operations.filling import Meter
@@ -65,7 +65,7 @@ class Copying:
         """Make the copy under the source's leases: its checksum, if that was wanted."""
         selection = self._again()
         checksum: list[ChecksumInfo] = []
-        with ExitStack() as leases:
+        with ExitStack() as leases, written_to(self._target):
             carried = (*held.descriptors, *self._lease_template(selection, leases))
 
             def fill(_: Chain, made: list[Held]) -> None:

@@ -13,14 +13,16 @@ from contextlib import ExitStack, contextmanager
 
 from hsm.domains.base import Domain, Held, VolumeRecord
 from hsm.operations import chains
-from hsm.operations.base import BaseOperation, lock_domain, lock_image, storage_errors
+from hsm.operations.base import BaseOperation, full, lock_domain, lock_image, storage_errors
 from hsm.operations.making import qemu_img
 from hsm.operations.outside import copy_private
 from hsm.operations.reading import lease_for_reading, readable_chain
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from hsm.tools.qemu_img import Source
+from libvdsm.api.errors import FileNotUsable
 from libvdsm.api.image import ExportInfo
+from libvdsm.run import CommandError
 
 
 class ExportImage(BaseOperation):
@@ -53,6 +55,7 @@ class ExportImage(BaseOperation):
             stack.callback(held.release)
             record = chains.image_of(domain, self.params.image)
             top = readable_chain(domain, record, self.params.volume)[0]
+            stack.enter_context(_outside())
             target = stack.enter_context(self._writable(job))
             self._convert(job, domain, top, target, held)
             return ExportInfo(
@@ -90,3 +93,14 @@ class ExportImage(BaseOperation):
                 os.fsync(target)
         else:
             yield target
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """What is full is not the domain: nothing is written there."""
+    try:
+        yield
+    except (OSError, CommandError) as error:
+        if reason := full(error):
+            raise FileNotUsable(reason=f"{reason} where it is written; make room there, and export again") from None
+        raise

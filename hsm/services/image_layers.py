@@ -71,3 +71,7 @@ class ImageLayerService(Service, ImageLayers):
     def rebase(self, *, domain: DomainId, image: ImageId, template: ImageId | None = None) -> TaskInfo[ImageInfo]:
         self.context.registry.find(domain)
         return self.submit("Image.rebase", domain=domain, image=image, template=template)
+
+    def resize(self, *, domain: DomainId, image: ImageId, capacity: int, shrink: bool = False) -> TaskInfo[ImageInfo]:
+        self.context.registry.find(domain)
+        return self.submit("Image.resize", domain=domain, image=image, capacity=capacity, shrink=shrink)

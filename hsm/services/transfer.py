@@ -208,7 +208,8 @@ class TransferService(Service, Transfer):
             if not live.ended:
                 transferring.end(self.context, live, Event.CANCEL)
             elif live.record.state is TransferState.FINISHED:
-                raise transferring.wrong(live, "delete its image, if it is not wanted")
+                upload = "the image is there; delete that, if it is not wanted"
+                raise transferring.wrong(live, upload if live.record.is_upload else "all of it has been read")
         return self._told(live)
 
     def finish(self, *, transfer: TransferId, checksum: str | None = None) -> TaskInfo[TransferInfo]:

@@ -187,7 +187,9 @@ class VolumeService(Service, Volume):
             record, found = chains.volume_of(opened, volume, image)
             chains.chain_of(record, found)
             if chains.arriving(record):
-                raise VolumeDamaged(volume=found.id, reason="its upload has not ended")
+                raise VolumeDamaged(
+                    volume=found.id, reason="its upload has not ended: go on with it, or cancel the transfer"
+                )
             source = Source(opened.data_path(record.id, found.id), found.metadata.format.value, alone=not chain)
             sizes = qemu_img(self.context).measure(source, format.value)
         return Measure(required=sizes.required, fully_allocated=sizes.fully_allocated)

@@ -71,7 +71,7 @@ def _upload(run: _Run) -> None:
 
 def _download(run: _Run) -> None:
     words, names = run.words, run.names
-    domain = names.domain(words.domain)
+    domain = names.domain(words.domain, words.image)
     image = names.image(words.image, domain)
     wanted = downloading.Wanted(
         path=Path(words.file),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from hsmctl.transfer.checksum import checksum
 from hsmctl.transfer.data import DataConnection
 from hsmctl.transfer.local import Local, RawFile, open_part
 from hsmctl.transfer.nbd import NbdFile, make_qcow2
-from hsmctl.transfer.patience import Checkpoints, Persistence, Service, show
+from hsmctl.transfer.patience import BROKEN, Checkpoints, Persistence, Service, show
 from hsmctl.transfer.work import Work
 from libvdsm.api.errors import ChecksumMismatch, NoSuchTransfer
 from libvdsm.api.transfer import Direction, TransferInfo, TransferState
 from libvdsm.api.types import DomainId, ImageId, TransferId, VolumeId
+from libvdsm.declare import ApiError
 
 _GOING_ON = (TransferState.RUNNING, TransferState.PAUSED, TransferState.INTERRUPTED)
 _STEP = "downloading"
@@ -115,15 +117,29 @@ def download(service: Service, wanted: Wanted) -> TransferInfo:
         persistence = Persistence(service, bar)
         transfer = _found(service, wanted, part)
         if transfer is None:
-            transfer = service.client.transfer.start(
-                domain=wanted.domain, direction=Direction.DOWNLOAD, image=wanted.image, volume=wanted.volume
-            )
-            part.begin(transfer)
+            transfer = _start(service, wanted, part)
         finished: TransferInfo | None = None
         while finished is None:
             with persistence.attempt():
                 finished = _go_on(persistence, persistence.resumed(transfer.id), part)
         return finished
+
+
+def _start(service: Service, wanted: Wanted, part: _Part) -> TransferInfo:
+    """A new transfer.  Where nothing is kept of it nobody could go on with it, so then it is given up."""
+    id_ = TransferId(uuid.uuid4())
+    try:
+        transfer = service.client.transfer.start(
+            id=id_, domain=wanted.domain, direction=Direction.DOWNLOAD, image=wanted.image, volume=wanted.volume
+        )
+        part.begin(transfer)
+    except BaseException:
+        # The connection may be waiting for an answer still.
+        with contextlib.suppress(*BROKEN, ApiError):
+            service.again()
+            service.client.transfer.cancel(transfer=id_)
+        raise
+    return transfer
 
 
 def _found(service: Service, wanted: Wanted, part: _Part) -> TransferInfo | None:

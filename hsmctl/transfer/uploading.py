@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsmctl.failure import Refusal
 from hsmctl.progress import Bar
 from hsmctl.progress import wait as wait_for
 from hsmctl.transfer.checksum import checksum
@@ -25,12 +26,15 @@ from hsmctl.transfer.local import Local, RawFile, looks_like, open_source
 from hsmctl.transfer.nbd import NbdFile
 from hsmctl.transfer.patience import Checkpoints, Persistence, Service, show
 from hsmctl.transfer.work import Work
+from hsmctl.values import show_size
 from libvdsm.api.transfer import Content, Direction, TransferInfo, TransferState
 from libvdsm.api.types import DomainId, ImageInfo, TransferId, VolumeFormat
 from libvdsm.threads import Thread
 
 _GOING_ON = (TransferState.RUNNING, TransferState.PAUSED, TransferState.INTERRUPTED, TransferState.FINISHING)
 _STEP = "uploading"
+_LITTLE = 2**20
+"""Bytes that are no room for anything."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def upload(service: Service, wanted: Wanted, before: Callable[[], None]) -> Imag
                 done = _go_on(persistence, transfer.id, source, whole)
             if done is not None:
                 return service.client.image.get_info(domain=done.domain, image=done.image)
+            _refuse_if_full(service, transfer.id)
 
 
 def _find(service: Service, wanted: Wanted, source: Source) -> TransferInfo | None:
@@ -140,6 +145,18 @@ def _go_on(persistence: Persistence, id_: TransferId, source: Source, whole: _Ch
     finished: Any = wait_for(client, lambda: client.transfer.finish(transfer=id_, checksum=given)).result
     info: TransferInfo = finished
     return info
+
+
+def _refuse_if_full(service: Service, id_: TransferId) -> None:
+    """The data mover tells of no reason why it cannot write; a full domain is one that waiting does not mend."""
+    transfer = service.client.transfer.get_info(transfer=id_)
+    if service.client.domain.get_stats(domain=transfer.domain).free < _LITTLE:
+        arrived = f"{show_size(transfer.arrived)} of {show_size(transfer.size)} have arrived"
+        raise Refusal(
+            "NoSpace",
+            f"The domain is full, and {arrived}. Make room there and give the same command again, or give the upload up "
+            f"with `hsmctl transfer cancel {id_}`.",
+        )
 
 
 def _send(persistence: Persistence, transfer: TransferInfo, source: Source) -> None:

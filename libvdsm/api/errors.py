@@ -326,8 +326,9 @@ class ImageUnfinished(ApiError):
 
     code = 317
     template = (
-        "Image {image} has an unfinished {work}. Wait for its task; if there is none, ask for the same again, "
-        "or have Domain.collectGarbage finish it."
+        "Image {image} has an unfinished {work}. An upload ends with its transfer, which can be finished or cancelled. "
+        "For all else wait for the task; if there is none, ask for the same again, or have Domain.collectGarbage "
+        "finish it."
     )
     image: Annotated[ImageId, Meta(description="the image")]
     work: Annotated[Word, Meta(description="what has begun")]
@@ -338,9 +339,7 @@ class ImageInUse(ApiError):
     """Somebody holds a lease of a volume of this image."""
 
     code = 303
-    template = (
-        "Image {image} is in use: volume {volume} is held by {holder}. Tear it down there, or wait until it is free."
-    )
+    template = "Image {image} is in use: volume {volume} is held by {holder}. End that use, or wait until it is free."
     image: Annotated[ImageId, Meta(description="the image")]
     volume: Annotated[VolumeId, Meta(description="the volume that is held")]
     holder: Holder

@@ -43,7 +43,9 @@ from libvdsm.api.errors import (
     VolumeExists,
     VolumeIllegal,
 )
+from libvdsm.api.image_changes import ImageChanges
 from libvdsm.api.image_copies import ImageCopies
+from libvdsm.api.image_groups import ImageGroup, ImageGroups
 from libvdsm.api.image_layers import ImageLayers
 from libvdsm.api.image_space import ImageSpace
 from libvdsm.api.types import (
@@ -64,13 +66,13 @@ from libvdsm.api.types import (
     Path,
     PreparedInfo,
     Sort,
-    TagChange,
-    Tags,
     TaskInfo,
     VolumeFormat,
     VolumeId,
 )
 from libvdsm.declare import Info, Right, verb
+
+__all__ = ["ExportInfo", "Image", "ImageGroup", "ImagePage"]
 
 
 class ImagePage(Info, frozen=True, kw_only=True):
@@ -90,12 +92,6 @@ class ExportInfo(Info, frozen=True, kw_only=True):
     capacity: Annotated[Bytes, Meta(description="size that a guest sees")]
 
 
-class ImageGroup(Info, frozen=True, kw_only=True):
-    """Images that were changed together, in the order in which they were named."""
-
-    items: Annotated[list[ImageInfo], Meta(description="the images")]
-
-
 _Domain = Annotated[DomainId, Meta(description="the domain")]
 _Image = Annotated[ImageId, Meta(description="the image")]
 _NewImage = Annotated[ImageId, Meta(description="id for the new image; absent: one is chosen")]
@@ -113,10 +109,6 @@ _Capacity = Annotated[
 ]
 _Format = Annotated[VolumeFormat, Meta(description="how the data is laid out")]
 _Allocation = Annotated[Allocation, Meta(description="whether space is taken at once")]
-_Images = Annotated[list[ImageId], Meta(min_length=1, max_length=64, description="the images; none twice")]
-_NewVolumes = Annotated[
-    list[VolumeId], Meta(max_length=64, description="ids for the new volumes, in order; absent: they are chosen")
-]
 _Wipe = Annotated[bool, Meta(description="overwrite the data with zeros before its space is given back")]
 
 _READING = (NoSuchDomain, DomainDamaged, StorageFailed)
@@ -125,7 +117,7 @@ _CHANGING = (*_STORAGE, NoSuchImage, ImageInUse, ImageUnfinished, ImageDamaged, 
 _CREATING = (*_STORAGE, ImageExists, VolumeExists, ImageInUse)
 
 
-class Image(ImageCopies, ImageLayers, ImageSpace):
+class Image(ImageCopies, ImageLayers, ImageGroups, ImageChanges, ImageSpace):
     """Virtual disks: each a chain of volumes, the newest of which a guest writes."""
 
     @verb(since="1.0", right=Right.OPERATE, errors=(*_CREATING, NotSupported), positional=("name",))
@@ -330,9 +322,7 @@ class Image(ImageCopies, ImageLayers, ImageSpace):
             Annotated[Path, Meta(description="the file to write, instead of `target`; opened with the caller's rights")]
             | None
         ) = None,
-        format: Annotated[
-            FileFormat, Meta(description="format of the file: raw or qcow2", extra={"only": ("raw", "qcow2")})
-        ] = FileFormat.QCOW2,
+        format: Annotated[FileFormat, Meta(description="format of the file: raw or qcow2")] = FileFormat.QCOW2,
         volume: Annotated[VolumeId, Meta(description="export this state of the image; absent: the newest")]
         | None = None,
     ) -> TaskInfo[ExportInfo]:
@@ -394,61 +384,4 @@ class Image(ImageCopies, ImageLayers, ImageSpace):
 
         The commit point is the renaming of the image's folder; data is wiped and space given back after that, and if
         the service ends meanwhile, later.
-        """
-
-    @verb(
-        since="1.1",
-        right=Right.OPERATE,
-        errors=(*_CHANGING, VolumeExists, IsTemplate),
-        positional=("images",),
-    )
-    @abstractmethod
-    def snapshot_many(
-        self,
-        *,
-        domain: _Domain,
-        images: _Images,
-        name: Annotated[Name, Meta(description="what people call the state that is kept")] | None = None,
-        volumes: _NewVolumes | None = None,
-    ) -> TaskInfo[ImageGroup]:
-        """Freeze the present state of several images together: of all of them, or of none.
-
-        All of them are leased meanwhile, so what is kept of one fits what is kept of the others.  The commit point is
-        an intent with the first of them; from then on the others follow, also after a crash.  With `volumes`, the same
-        call again answers the same.
-        """
-
-    @verb(
-        since="1.1",
-        right=Right.OPERATE,
-        errors=(*_STORAGE, ImageInUse, ImageUnfinished, TemplateInUse),
-        positional=("images",),
-    )
-    @abstractmethod
-    def delete_many(self, *, domain: _Domain, images: _Images, wipe: _Wipe = False) -> TaskInfo[Nothing]:
-        """Delete several images together: all of them, or none.  What is gone already counts as deleted.
-
-        The commit point is an intent with the first of them; from then on the others follow, also after a crash.
-        """
-
-    @verb(
-        since="1.1",
-        right=Right.OPERATE,
-        errors=(*_STORAGE, NoSuchImage, ImageUnfinished, ImageDamaged),
-        positional=("image", "tags"),
-    )
-    @abstractmethod
-    def set_tags(
-        self,
-        *,
-        domain: _Domain,
-        image: _Image,
-        tags: Annotated[Tags, Meta(description="short texts, such as `backup` or `env=prod`")],
-        change: Annotated[TagChange, Meta(description="what is done with them")] = TagChange.REPLACE,
-    ) -> TaskInfo[ImageInfo]:
-        """Set, add or remove an image's tags; with none given, and nothing else said, it has none afterwards.
-
-        They stay with the image through snapshots and moves, and mean nothing to the service or to oVirt; lists can
-        be filtered by them.  All tags of an image and its volumes take at most 1536 bytes.  It may be in use.  The
-        commit point is the replacing of the image's attributes.
         """

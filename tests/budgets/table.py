@@ -267,6 +267,8 @@ BUDGETS = {
         state=TASK,
         leases=8,
     ),
+    "Image.resize": Budget("as Volume.resize", processes=1, domain=DATA + METADATA, state=TASK, leases=2),
+    "Image.resize:again": _SO_ALREADY,
     "Image.flatten": Budget(
         "as merging up, with a template unlinked: its metadata, then the rest",
         processes=4,

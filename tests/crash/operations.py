@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from libvdsm.api.errors import NoSuchDomain, NoSuchTask
-from libvdsm.api.image_layers import MergeDirection
 from libvdsm.api.types import (
     Allocation,
     FileFormat,
     Legality,
-    TagChange,
     TaskState,
     VolumeFormat,
 )
 from tests.crash import bitmaps, proofs, sparsifying
-from tests.crash.contents import Contents, digest_of, digest_of_zeros
+from tests.crash.contents import digest_of, digest_of_zeros
 from tests.crash.copies import COPIES
 from tests.crash.fixture import (
     CHAIN,
@@ -40,8 +38,9 @@ from tests.crash.fixture import (
 )
 from tests.crash.garbage import plant
 from tests.crash.hsmd import ENDED
-from tests.crash.invariants import Facts
+from tests.crash.layers import LAYERS
 from tests.crash.operation import Operation, Task, World, fine
+from tests.crash.tags import TAGS
 from tests.crash.transfers import TRANSFERS
 
 CONTENT = digest_of(SOURCE)
@@ -118,58 +117,8 @@ def _teardown(world: World) -> None:
     world.client.image.teardown(domain=MAIN, image=DISK)
 
 
-def _merge(base: str, top: str, direction: MergeDirection) -> Callable[[World], Task]:
-    return lambda world: world.client.image.merge(
-        domain=MAIN, image=CHAIN, base=volume(base), top=volume(top), direction=direction
-    )
-
-
-def _a_third_layer(world: World) -> None:
-    made = world.client.image.snapshot(domain=MAIN, image=CHAIN, name="second", volume=NEW_VOLUME)
-    world.service.wait(made)
-
-
-def _another_template(world: World) -> None:
-    world.service.wait(world.client.image.make_template(domain=MAIN, image=DISK))
-
-
-def _reverted(before: Facts, after: Facts) -> bool:
-    """The upper layer is gone, and an empty one is in its place; but for the name of the lower all else is as it was."""
-    new, old = f"{CHAIN}/{NEW_VOLUME}", f"{CHAIN}/{volume('chain leaf')}"
-    return (
-        after[f"{new} data"] == CONTENT
-        and {key for key in before if before[key] != after.get(key)} == {key for key in before if key.startswith(old)}
-        and all(key.startswith(new) for key in after.keys() - before.keys())
-    )
-
-
 def _open_session(world: World) -> None:
     world.client.session.open(name="crash test")
-
-
-def _tagged(world: World) -> None:
-    """An image, and one with its leaf, have tags."""
-    image, volumes = world.client.image, world.client.volume
-    for task in (
-        image.set_tags(domain=MAIN, image=DISK, tags=["before"]),
-        image.set_tags(domain=MAIN, image=CHAIN, tags=["of the image"]),
-        volumes.set_tags(domain=MAIN, volume=volume("chain leaf"), tags=["of the leaf"]),
-    ):
-        world.service.wait(task)
-
-
-def _tag(world: World) -> Task:
-    return world.client.image.set_tags(domain=MAIN, image=DISK, tags=["backup", "größer"])
-
-
-def _untag(world: World) -> Task:
-    return world.client.image.set_tags(domain=MAIN, image=DISK, tags=["before"], change=TagChange.REMOVE)
-
-
-def _no_tags_of_the_leaf(world: World, facts: Facts, contents: Contents) -> str | None:
-    """Nothing of a volume that is gone is left in what is kept of its image."""
-    kept = (world.home.volume_file(CHAIN, volume("chain")).parent / f"{CHAIN}.hsm").read_text()
-    return "the leaf's tags are still there" if "of the leaf" in kept else None
 
 
 OPERATIONS = [
@@ -361,6 +310,19 @@ OPERATIONS = [
         )
         for name, image in (("raw", RAW), ("disk", DISK))
     ),
+    *(
+        Operation(
+            f"{name} image {'shrunk' if shrink else 'resized'}",
+            "Image.resize",
+            lambda w, image=image, size=size, shrink=shrink: w.client.image.resize(  # type: ignore[misc]
+                domain=MAIN, image=image, capacity=size * MIB, shrink=shrink
+            ),
+            proofs.changed(*(f"{image}/{volume(name)} {what}" for what in ("metadata", "told", "data"))),
+            halfway=(image,),
+            leaks=name == "disk",
+        )
+        for name, image, size, shrink in (("raw", RAW, 16, False), ("disk", DISK, 4, True))
+    ),
     Operation(
         "volume described",
         "Volume.setDescription",
@@ -404,97 +366,9 @@ OPERATIONS = [
     ),
     Operation("task cleared", "Task.clear", _clear, proofs.same, arrange=_an_ended_task, gone=(NoSuchTask,)),
     Operation("session opened", "Session.open", _open_session, proofs.same),
-    Operation("image tagged", "Image.setTags", _tag, proofs.changed(f"{DISK} tags")),
-    Operation("tags taken from an image", "Image.setTags", _untag, proofs.changed(f"{DISK} tags"), arrange=_tagged),
-    Operation(
-        "volume tagged",
-        "Volume.setTags",
-        lambda w: w.client.volume.set_tags(domain=MAIN, volume=volume("chain"), tags=["kept", "größer"]),
-        proofs.changed(f"{CHAIN}/{volume('chain')} told"),
-    ),
-    Operation(
-        "snapshot made of what is tagged",
-        "Image.snapshot",
-        lambda w: w.client.image.snapshot(domain=MAIN, image=DISK, name="kept", volume=NEW_VOLUME),
-        proofs.on_top(DISK, CONTENT),
-        arrange=_tagged,
-    ),
-    Operation(
-        "tagged leaf deleted",
-        "Volume.delete",
-        lambda w: w.client.volume.delete(domain=MAIN, volume=volume("chain leaf")),
-        lambda before, after: (
-            after[f"{CHAIN} tags"] == ["of the image"]
-            and after[f"{CHAIN}/{volume('chain')} data"] == CONTENT
-            and f"{CHAIN}/{volume('chain leaf')} data" not in after
-        ),
-        arrange=_tagged,
-        done=_no_tags_of_the_leaf,
-    ),
+    *TAGS,
     *COPIES,
-    Operation(
-        "layers merged down",
-        "Image.merge",
-        _merge("chain", "chain leaf", MergeDirection.DOWN),
-        proofs.became(CHAIN, volume("chain"), volume("chain leaf"), volume("chain leaf")),
-        halfway=(CHAIN,),
-        leaks=True,
-    ),
-    Operation(
-        "layers below another merged down",
-        "Image.merge",
-        _merge("chain", "chain leaf", MergeDirection.DOWN),
-        lambda before, after: (
-            after[f"{CHAIN}/{volume('chain')} data"] == before[f"{CHAIN}/{volume('chain leaf')} data"]
-            and after[f"{CHAIN}/{NEW_VOLUME} data"] == before[f"{CHAIN}/{NEW_VOLUME} data"]
-            and f"{CHAIN}/{volume('chain leaf')} data" not in after
-        ),
-        arrange=_a_third_layer,
-        halfway=(CHAIN,),
-        leaks=True,
-    ),
-    Operation(
-        "layers merged up",
-        "Image.merge",
-        _merge("chain", "chain leaf", MergeDirection.UP),
-        proofs.became(CHAIN, volume("chain leaf"), volume("chain leaf"), volume("chain")),
-        halfway=(CHAIN,),
-        leaks=True,
-    ),
-    Operation(
-        "snapshot deleted",
-        "Image.deleteSnapshot",
-        lambda w: w.client.image.delete_snapshot(
-            domain=MAIN, image=CHAIN, volume=volume("chain"), child=volume("chain leaf")
-        ),
-        proofs.became(CHAIN, volume("chain"), volume("chain leaf"), volume("chain leaf")),
-        halfway=(CHAIN,),
-        leaks=True,
-    ),
-    Operation(
-        "image reverted",
-        "Image.revert",
-        lambda w: w.client.image.revert(domain=MAIN, image=CHAIN, volume=volume("chain"), leaf=NEW_VOLUME),
-        _reverted,
-        halfway=(CHAIN,),
-    ),
-    Operation(
-        "clone flattened",
-        "Image.flatten",
-        lambda w: w.client.image.flatten(domain=MAIN, image=CLONE),
-        proofs.became(CLONE, volume("clone"), volume("clone")),
-        halfway=(CLONE,),
-        leaks=True,
-    ),
-    Operation(
-        "clone rebased",
-        "Image.rebase",
-        lambda w: w.client.image.rebase(domain=MAIN, image=CLONE, template=DISK),
-        proofs.became(CLONE, volume("clone"), volume("clone")),
-        arrange=_another_template,
-        halfway=(CLONE,),
-        leaks=True,
-    ),
+    *LAYERS,
     *TRANSFERS,
     *bitmaps.OPERATIONS,
     *sparsifying.OPERATIONS,

@@ -282,6 +282,23 @@ def test_a_list_of_several_domains_says_which(own_daemon: Daemon, ctl: Ctl, tmp_
     assert sorted(line.split()[-1] for line in table.splitlines()[1:]) == ["default", "fast"]
 
 
+def test_an_image_says_which_domain_is_meant(own_daemon: Daemon, ctl: Ctl, tmp_path: Path) -> None:
+    ctl.address = address(own_daemon)
+    (tmp_path / "d").mkdir()
+    ctl.ok("domain", "create", "fast", tmp_path / "d")
+    for name, domain in (("both", "fast"), ("both", "default"), ("one", "fast")):
+        ctl.ok("image", "create", name, "--size", "1M", "--domain", domain)
+    one = ctl.json("image", "info", "one")
+    assert ctl.json("image", "info", one["id"]) == ctl.json("image", "info", one["id"][:13]) == one
+    unclear = ctl("image", "info", "both")
+    assert unclear.status == 2
+    assert "2 domains have an image 'both'; say which with --domain" in unclear.err
+    assert ctl.json("image", "info", "both", "--domain", "fast")["domain"] == one["domain"]
+    assert ctl("image", "info", "none").status == 2
+    ctl.ok("image", "delete-many", "one")
+    assert ctl("image", "info", one["id"]).status == 2
+
+
 def test_garbage_is_collected(ctl: Ctl) -> None:
     assert ctl.ok("domain", "collect-garbage") == "There was no garbage.\n"
 
@@ -316,6 +333,14 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(shared_daemon: Daemon
         ctl.ok("image", "create", name, "--size", "1M")
         assert listener.wait(10) == 141
         assert listener.stderr.read() == ""
+
+
+def test_who_listens_is_told_what_is_lost(shared_daemon: Daemon) -> None:
+    with process("--connect", address(shared_daemon), "event", "listen", "--after", "1") as listener:
+        assert listener.stderr is not None
+        assert listener.stderr.readline().startswith("hsmctl: events were missed: ")
+        listener.terminate()
+        listener.wait(10)
 
 
 def test_the_service_is_reached_through_a_program(own_daemon: Daemon, ctl: Ctl, name: str, tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hsmctl.transfer import work
+from hsmctl.transfer import downloading, work
+from hsmctl.transfer.patience import Service
 from libvdsm.api.transfer import Content, TransferInfo, TransferState
+from libvdsm.api.types import TransferId
 from libvdsm.client import Client
 from tests import service
 from tests.ctl.conftest import Ctl, address, process
@@ -214,6 +217,40 @@ def test_a_running_command_goes_on_when_the_service_is_killed(
         again.stop()
 
 
+def test_an_upload_that_finds_no_room_says_so_and_can_be_given_up(
+    own_daemon: service.Daemon, capsys: pytest.CaptureFixture[str], large: Path, tmp_path: Path, small: Any
+) -> None:
+    ctl = Ctl(capsys, address(own_daemon))
+    with small(tmp_path / "small", 96 * MIB) as folder:
+        ctl.ok("domain", "create", "little", folder)
+        refused = ctl("image", "upload", large, "big", "--domain", "little")
+        assert refused.status == 1
+        assert "The domain is full" in refused.err
+        assert "unfinished upload" in ctl.ok("image", "list", "--domain", "little")
+        ctl.ok("transfer", "cancel", refused.err.split("transfer cancel ")[1].split("`")[0])
+        assert "big" not in ctl.ok("image", "list", "--domain", "little")
+        ctl.ok("domain", "detach", "little")
+
+
+def test_a_download_that_is_interrupted_before_anything_is_kept_is_given_up(
+    ctl: Ctl, shared_daemon: service.Daemon, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = ctl.json("image", "create", name, "--size", "1M")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(downloading._Part, "begin", interrupt)
+    wanted = downloading.Wanted(tmp_path / "out", image["domain"], image["id"], None, "raw")
+    found = Service(address(shared_daemon), shared_daemon.client())
+    with pytest.raises(KeyboardInterrupt):
+        downloading.download(found, wanted)
+    with found.client as client:
+        last = transfers(client)[0]
+        assert (str(last.image), last.state) == (image["id"], TransferState.CANCELLED)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_commands_do_not_move_one_file(ctl: Ctl, shared_daemon: service.Daemon, large: Path, name: str) -> None:
     first = process("--connect", address(shared_daemon), "image", "upload", large, name)
     with shared_daemon.client() as client:
@@ -245,10 +282,11 @@ def test_what_came_before_an_interrupt_is_kept(
     if command == "download":
         ctl.ok("image", "upload", large, name)
     words = (large, name) if command == "upload" else (name, out, "--format", "raw")
-    interrupted = process("--connect", address(shared_daemon), "image", command, *words)
     with shared_daemon.client() as client:
+        known = {item.id for item in transfers(client)}
+        interrupted = process("--connect", address(shared_daemon), "image", command, *words)
         until = time.monotonic() + PATIENCE
-        while not any(item.direction.value == command and (item.moved or 0) > 64 * MIB for item in _moving(client)):
+        while not any((item.moved or 0) > 32 * MIB for item in _moving(client, command, known)):
             assert time.monotonic() < until
             time.sleep(0.005)
         interrupted.send_signal(signal.SIGINT)
@@ -256,12 +294,14 @@ def test_what_came_before_an_interrupt_is_kept(
         assert interrupted.returncode == 130
         assert "the same command again goes on" in complaint
         if command == "upload":
-            assert _moving(client)[0].arrived > 0
+            assert _moving(client, command, known)[0].arrived > 0
         else:
             assert json.loads((tmp_path / "out.part.json").read_bytes())["done"] > 0
         ctl.ok("image", command, *words)
-        assert _moving(client) == []
+        assert _moving(client, command, known) == []
 
 
-def _moving(client: Client) -> list[TransferInfo]:
-    return list(client.transfer.list(state=TransferState.RUNNING).items)
+def _moving(client: Client, command: str, known: set[TransferId]) -> list[TransferInfo]:
+    """The transfers in a direction that run, without those that were there before."""
+    running = client.transfer.list(state=TransferState.RUNNING).items
+    return [item for item in running if item.direction.value == command and item.id not in known]

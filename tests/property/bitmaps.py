@@ -15,9 +15,10 @@ from libvdsm.api.errors import (
     VolumeIllegal,
 )
 from libvdsm.api.types import DomainId, ImageId, VolumeFormat
+from tests.property.choices import images
 from tests.property.copies import Copies
-from tests.property.machine import images
-from tests.property.model import BLOCK, Image, Layer, Marks, Model, refuse
+from tests.property.model import Model
+from tests.property.parts import BLOCK, Image, Layer, Marks, refuse
 
 bitmaps = st.sampled_from(["b", "b", "größer"])
 

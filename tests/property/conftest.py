@@ -6,5 +6,5 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"tests.property.{name}" for name in ("judge", "machine", "layers", "copies", "bitmaps", "transfers"))
+    *(f"tests.property.{name}" for name in ("judge", "machine", "making", "layers", "copies", "bitmaps", "transfers"))
 )

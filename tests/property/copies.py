@@ -24,9 +24,11 @@ from libvdsm.api.errors import (
 from libvdsm.api.types import DomainId, FileFormat, ImageId, Legality, VolumeFormat, VolumeId
 from libvdsm.client import Client
 from tests.formats import qemu
+from tests.property.choices import images, names
 from tests.property.judge import PATIENCE, Judge
-from tests.property.machine import described, images, names, shown
-from tests.property.model import BLOCK, Blocks, Image, Layer, Model, Refused, refuse
+from tests.property.machine import described, shown
+from tests.property.model import Model
+from tests.property.parts import BLOCK, Blocks, Image, Layer, Refused, refuse
 
 forms = st.sampled_from([None, None, VolumeFormat.RAW, VolumeFormat.QCOW2])
 

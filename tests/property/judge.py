@@ -21,7 +21,8 @@ from libvdsm.api.types import DomainId, ImageId, TaskInfo, TaskState, VolumeId
 from libvdsm.client import Client
 from libvdsm.client.client import to_exception
 from libvdsm.declare import ApiError
-from tests.property.model import Layer, Model, Refused
+from tests.property.model import Model
+from tests.property.parts import Layer, Refused
 from tests.service import Daemon
 
 PATIENCE = 30.0

@@ -21,8 +21,10 @@ from libvdsm.api.image_layers import MergeDirection
 from libvdsm.api.types import ImageId, ImageInfo, VolumeId
 from libvdsm.declare import ApiError
 from tests.property.bitmaps import merged_bitmaps
-from tests.property.machine import Verbs, images, positions
-from tests.property.model import BLOCK, Blocks, Image, Layer, Model, Refused, refuse
+from tests.property.choices import images, positions
+from tests.property.machine import Verbs
+from tests.property.model import Model
+from tests.property.parts import BLOCK, Blocks, Image, Layer, Refused, refuse
 
 _EARLIER = (IsTemplate, VolumeIllegal, ImageInUse)
 """What may be said before, or instead of, what is wrong with the volumes that are named."""

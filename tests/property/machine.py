@@ -12,31 +12,29 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from libvdsm.api.types import Allocation, FileFormat, ImageId, ImageInfo, Legality, TagChange, VolumeFormat, VolumeId
 from tests.formats import qemu
-from tests.property.judge import PATIENCE, Call, Expected, Judge
-from tests.property.model import BLOCK, Blocks, Image, Layer
+from tests.property.choices import (
+    block_maps,
+    capacities,
+    changes,
+    fill,
+    formats,
+    generations,
+    growths,
+    images,
+    positions,
+    stays,
+    tags,
+    templates,
+    texts,
+    tops,
+)
+from tests.property.judge import PATIENCE, Call, Expected
+from tests.property.making import Making
+from tests.property.parts import BLOCK, Blocks, Image, Layer
 
-capacities = st.sampled_from([2**20, 4 * BLOCK, 2**20 + 1, 1, 2 * 2**20])
-formats = st.sampled_from([VolumeFormat.QCOW2, VolumeFormat.RAW])
-allocations = st.sampled_from([Allocation.SPARSE, Allocation.SPARSE, Allocation.PREALLOCATED])
-names = st.sampled_from([None, "disk", "größer", "a b"])
-texts = st.sampled_from(["", "text", '{"odd"', "ü" * 20])
-tags = st.lists(st.sampled_from(["gold", "backup", "größer, so"]), max_size=3)
-changes = st.sampled_from([TagChange.REPLACE, TagChange.ADD, TagChange.REMOVE])
-positions = st.integers(0, 4)
-tops = st.sampled_from([-1, -1, -1, -2, 0])
-stays = st.sampled_from([False, False, True])
-generations = st.sampled_from(["any", "any", "right", "wrong"])
-block_maps = st.dictionaries(st.integers(0, 20), st.integers(0, 255), min_size=1, max_size=4)
-growths = st.sampled_from([BLOCK, 2**20, 1, 0, -BLOCK])
-images = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, -1])
-"""The newest, or an older one: what is done to one image again and again goes deep.  -1: one that is gone."""
-templates = st.sampled_from([0, 0, 1, 2])
 
-
-class Verbs(Judge):
+class Verbs(Making):
     """One domain, and whatever happens to it."""
-
-    # ---- making
 
     @initialize(format_=formats, blocks=block_maps)
     def begin_with_a_template_its_clone_and_an_image(self, format_: VolumeFormat, blocks: Blocks) -> None:
@@ -45,136 +43,6 @@ class Verbs(Judge):
         self.make_template(0)
         self.clone_template(0, None, "clone")
         self._create(2**20, format_, Allocation.SPARSE, "image")
-
-    @rule(capacity=capacities, format_=formats, allocation=allocations, name=names)
-    def create_image(self, capacity: int, format_: VolumeFormat, allocation: Allocation, name: str | None) -> None:
-        self._create(capacity, format_, allocation, name)
-
-    def _create(self, capacity: int, format_: VolumeFormat, allocation: Allocation, name: str | None) -> None:
-        image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
-        self.create(
-            lambda client, domain: client.image.create(
-                domain=domain,
-                capacity=capacity,
-                name=name,
-                format=format_,
-                allocation=allocation,
-                id=image,
-                volume=volume,
-            ),
-            lambda model: model.create(image, volume, capacity, format_, allocation, name),
-        )
-
-    @rule(capacity=capacities, format_=formats)
-    def create_image_without_ids(self, capacity: int, format_: VolumeFormat) -> None:
-        """The ids are the service's choice, so the model hears of them afterwards."""
-        before = self.model
-        result: ImageInfo | None = self.do(
-            lambda client, domain: client.image.create(domain=domain, capacity=capacity, format=format_),
-            lambda model: None,
-        )
-        if result is None:
-            return
-        assert result.id not in before.images
-        self.model.create(result.id, result.leaf, capacity, format_, Allocation.SPARSE, None)
-
-    @rule(which=images, name=names)
-    def snapshot(self, which: int, name: str | None) -> None:
-        image = self.pick(which)
-        volume = VolumeId(self.new_id())
-        self.create(
-            lambda client, domain: client.image.snapshot(domain=domain, image=image, name=name, volume=volume),
-            lambda model: model.snapshot(image, volume, name),
-        )
-
-    @rule(which=images, position=positions, capacity=st.none() | capacities)
-    def add_layer(self, which: int, position: int, capacity: int | None) -> None:
-        image = self.pick(which)
-        volume, parent = VolumeId(self.new_id()), self.layer(image, position).id
-        self.create(
-            lambda client, domain: client.volume.create(
-                domain=domain, image=image, parent=parent, capacity=capacity, id=volume
-            ),
-            lambda model: model.add_layer(parent, volume, capacity),
-        )
-
-    @rule(which=images, capacity=st.none() | capacities, name=names)
-    def clone(self, which: int, capacity: int | None, name: str | None) -> None:
-        self._clone(self.pick(which), capacity, name)
-
-    @rule(which=templates, capacity=st.none() | capacities, name=names)
-    def clone_template(self, which: int, capacity: int | None, name: str | None) -> None:
-        self._clone(self.pick_template(which), capacity, name)
-
-    def _clone(self, template: ImageId, capacity: int | None, name: str | None) -> None:
-        image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
-        self.create(
-            lambda client, domain: client.image.clone(
-                domain=domain, template=template, name=name, capacity=capacity, id=image, volume=volume
-            ),
-            lambda model: model.clone(template, image, volume, capacity, name),
-        )
-
-    @rule(which=images)
-    def make_template(self, which: int) -> None:
-        image = self.pick(which)
-        self.do(
-            lambda client, domain: client.image.make_template(domain=domain, image=image),
-            lambda model: model.make_template(image),
-        )
-
-    @rule(which=images)
-    def make_template_from_copy(self, which: int) -> None:
-        source = self.pick(which)
-        image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
-        self.create(
-            lambda client, domain: client.image.make_template(
-                domain=domain, image=source, name="copy", id=image, volume=volume
-            ),
-            lambda model: model.copy_template(source, image, volume, "copy"),
-        )
-
-    @rule(
-        length=st.sampled_from([2**20, 3 * BLOCK]),
-        blocks=block_maps,
-        source_format=st.sampled_from([FileFormat.RAW, FileFormat.QCOW2]),
-        capacity=st.none() | capacities,
-        format_=formats,
-        name=names,
-    )
-    def import_image(
-        self,
-        length: int,
-        blocks: Blocks,
-        source_format: FileFormat,
-        capacity: int | None,
-        format_: VolumeFormat,
-        name: str | None,
-    ) -> None:
-        image, volume = ImageId(self.new_id()), VolumeId(self.new_id())
-        inside = {block: pattern for block, pattern in blocks.items() if (block + 1) * BLOCK <= length}
-        file = qemu.create(self.folder / f"import-{image}", source_format.value, length)
-        fill(str(file), source_format.value, inside)
-        self.create(
-            lambda client, domain: client.image.import_(
-                domain=domain,
-                path=str(file),
-                source_format=source_format,
-                name=name,
-                format=format_,
-                capacity=capacity,
-                id=image,
-                volume=volume,
-            ),
-            lambda model: model.import_(image, volume, length, capacity, format_, name, inside),
-        )
-
-    @rule(which=st.integers(0, 30))
-    def repeat_a_creation(self, which: int) -> None:
-        """The same call again answers the same, or why it cannot."""
-        if self.creations:
-            call, expected = self.creations[-1 - which % len(self.creations)]
-            self.do(call, expected)
 
     # ---- changing
 
@@ -190,6 +58,18 @@ class Verbs(Judge):
                 domain=domain, volume=layer.id, capacity=capacity, generation=expect
             ),
             lambda model: model.resize(layer.id, capacity, expect),
+        )
+
+    @rule(which=images, growth=growths)
+    def resize_image(self, which: int, growth: int) -> None:
+        image = self.pick(which)
+        layer = self.layer(image, -1)
+        capacity = max(1, layer.capacity + growth)
+        if layer.bitmaps:
+            self.cut_after = None
+        self.do(
+            lambda client, domain: client.image.resize(domain=domain, image=image, capacity=capacity),
+            lambda model: model.resize(model.existing(image).leaf.id, capacity, None),
         )
 
     @rule(which=images, position=positions, text=texts, generation=generations)
@@ -478,9 +358,3 @@ def described(image: Image) -> dict[str, object]:
         "damage": None,
         "tags": image.tags,
     }
-
-
-def fill(path: str, format_: str, blocks: Blocks) -> None:
-    """Write as a guest would: whole blocks of one byte."""
-    for block, pattern in blocks.items():
-        qemu.write(path, format_, pattern, block * BLOCK, BLOCK)

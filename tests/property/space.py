@@ -8,8 +8,10 @@ from hypothesis.stateful import rule
 
 from libvdsm.api.errors import CannotChange, ImageInUse, NoSuchVolume, VolumeIllegal
 from libvdsm.api.types import Allocation, Compat, ImageId, VolumeFormat, VolumeId
-from tests.property.machine import Verbs, images, positions
-from tests.property.model import Blocks, Model, Refused, refuse
+from tests.property.choices import images, positions
+from tests.property.machine import Verbs
+from tests.property.model import Model
+from tests.property.parts import Blocks, Refused, refuse
 
 
 def sparsify(model: Model, image: ImageId, volume: VolumeId | None) -> None:

@@ -10,9 +10,10 @@ from hypothesis.stateful import rule
 
 from libvdsm.api.transfer import Direction, TransferInfo, TransferState
 from libvdsm.api.types import Allocation, ImageId, TransferId, VolumeFormat, VolumeId
+from tests.property.choices import formats, images, names
 from tests.property.judge import PATIENCE, Judge
-from tests.property.machine import formats, images, names
-from tests.property.model import BLOCK, Blocks, Model
+from tests.property.model import Model
+from tests.property.parts import BLOCK, Blocks
 from tests.transfers import http
 
 parts = st.lists(st.integers(0, 255), min_size=1, max_size=5)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -125,24 +124,6 @@ def maker(scene: Scene) -> Callable[[ImageId, VolumeId], AbstractContextManager[
         held.release()
 
     return make
-
-
-@pytest.fixture
-def small() -> Callable[[Path, int], AbstractContextManager[Path]]:
-    """A file system with little room."""
-
-    @contextmanager
-    def mounted(folder: Path, size: int) -> Iterator[Path]:
-        folder.mkdir(exist_ok=True)
-        argv = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if os.geteuid() != 0 or subprocess.run(argv, capture_output=True, check=False).returncode != 0:
-            pytest.skip("no right to mount a file system")
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-    return mounted
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ class Samples:
             "Volume.create": {**domain, "capacity": MIB},
             "Volume.list": domain,
             "Volume.resize": {**leaf, "capacity": 2 * MIB},
+            "Image.resize": {**of_image, "capacity": 2 * MIB},
             "Volume.setDescription": {**leaf, "description": "new"},
             "Volume.setLegality": {**leaf, "legality": Legality.ILLEGAL},
             "Image.setTags": {**of_image, "tags": ["new"]},

@@ -27,6 +27,7 @@ NOT_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "Domain.format",
             "Domain.setDescription",
             "Volume.resize",
+            "Image.resize",
             "Image.snapshotMany",
             "Image.deleteMany",
             "Image.merge",

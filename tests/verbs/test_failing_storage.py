@@ -127,6 +127,7 @@ def test_an_attachment_that_cannot_be_remembered(samples: Samples, monkeypatch: 
 @provokes("Image.create", "NoSpace")
 @provokes("Image.import", "NoSpace")
 @provokes("Volume.resize", "NoSpace")
+@provokes("Image.resize", "NoSpace")
 def test_a_file_system_that_is_really_full(scene: Scene, tmp_path: Path, small: Any) -> None:
     with small(tmp_path / "small", 40 * MIB) as folder:
         domain = scene.wait(scene.client.domain.create(name="small", path=str(folder))).id
@@ -142,6 +143,8 @@ def test_a_file_system_that_is_really_full(scene: Scene, tmp_path: Path, small: 
         assert fingerprint(folder) == before, "what was begun is given back"
         resize = scene.client.volume.resize
         raised(NoSpace, lambda: scene.wait(resize(domain=domain, volume=first.leaf, capacity=64 * MIB)))
+        grow = scene.client.image.resize
+        raised(NoSpace, lambda: scene.wait(grow(domain=domain, image=first.id, capacity=64 * MIB)))
         assert scene.client.image.get_info(domain=domain, image=first.id).capacity == MIB
         assert scene.wait(resize(domain=domain, volume=first.leaf, capacity=2 * MIB)).capacity == 2 * MIB
         scene.wait(scene.client.domain.detach(domain=domain))
@@ -160,7 +163,7 @@ def test_a_domain_that_somebody_else_changes(samples: Samples, verb: str, restar
         error = raised(DomainBusy, lambda: samples.call(verb))
     assert (error.domain, error.waited) == (samples.scene.domain, 0.1)
     assert f"process {os.getpid()} " in error.holder
-    if verb == "Volume.resize":
+    if verb in ("Volume.resize", "Image.resize"):
         samples.call(verb)  # the data has grown already: asking again brings it to its end
     else:
         assert fingerprint(samples.scene.images) == before
@@ -232,7 +235,7 @@ def test_a_task_that_is_stopped_before_it_begins(samples: Samples, verb: str) ->
 
 
 RESUMED = (
-    *("Domain.create", "Domain.format", "Volume.resize", "Image.snapshotMany", "Image.deleteMany"),
+    *("Domain.create", "Domain.format", "Volume.resize", "Image.resize", "Image.snapshotMany", "Image.deleteMany"),
     *("Image.merge", "Image.deleteSnapshot", "Image.revert", "Image.flatten", "Image.rebase"),
     *("Bitmap.add", "Bitmap.remove", "Bitmap.clear"),
 )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image: what each verb does, what it answers, and what it refuses.  Import and export have modules of their own."""
+"""Image: what each verb does, what it answers, and what it refuses.  Import, export, templates, and preparing have
+modules of their own."""
 
 from __future__ import annotations
 
@@ -12,16 +13,12 @@ from typing import Any
 import pytest
 
 from libvdsm.api.errors import (
-    AlreadyPrepared,
-    CannotShrink,
-    HasSnapshots,
     ImageExists,
     ImageInUse,
     InvalidParameter,
     IsTemplate,
     NoSuchImage,
     NotSupported,
-    NotTemplate,
     TemplateInUse,
     VolumeExists,
     VolumeIllegal,
@@ -281,167 +278,6 @@ def test_snapshot_refuses(scene: Scene) -> None:
     assert scene.look(image).snapshots == 0
 
 
-# ---- clone
-
-
-def test_clone_stands_on_the_template_and_takes_no_space_for_it(scene: Scene) -> None:
-    base = scene.image(GIB, name="golden")
-    qemu.write(scene.data(base), "qcow2", 0x11, 0, 8 * MIB)
-    template = scene.wait(scene.client.image.make_template(domain=scene.domain, image=base.id))
-    image, volume = image_id(), volume_id()
-    clone = scene.clone(template, name="web", description="d", id=image, volume=volume)
-    assert (clone.id, clone.leaf, clone.template) == (image, volume, template.id)
-    assert (clone.name, clone.description, clone.capacity, clone.snapshots) == ("web", "d", GIB, 0)
-    assert (clone.is_template, clone.legality) == (False, Legality.LEGAL)
-    assert clone.actual_size < MIB
-    assert clone.chain is not None
-    below, leaf = clone.chain
-    assert (below.id, below.image, below.role) == (template.leaf, template.id, VolumeRole.TEMPLATE)
-    assert (leaf.id, leaf.parent, leaf.sequence, leaf.role) == (volume, template.leaf, 1, VolumeRole.LEAF)
-    assert qemu.holds(scene.data(clone), "qcow2", 0x11, 0, 8 * MIB)
-    qemu.write(scene.data(clone), "qcow2", 0x22)
-    assert qemu.holds(scene.data(template), "qcow2", 0x11), "the template was not touched"
-
-
-def test_a_clone_links_its_template_as_ovirt_does(scene: Scene) -> None:
-    template = scene.template()
-    clone = scene.clone(template)
-    for suffix in ("", ".lease", ".meta"):
-        link, source = (f"{scene.data(image, template.leaf)}{suffix}" for image in (clone, template))
-        assert os.path.samefile(link, source), suffix
-    assert scene.metadata(clone).parent == template.leaf
-    assert scene.metadata(clone).image == clone.id
-
-
-def test_a_clone_may_be_larger(scene: Scene) -> None:
-    template = scene.template(MIB)
-    clone = scene.clone(template, capacity=2 * MIB - 100)
-    assert clone.capacity == 2 * MIB
-    assert qemu.holds(scene.data(clone), "qcow2", 0, MIB, MIB)
-    assert scene.look(template).capacity == MIB
-
-
-def test_the_same_clone_again_answers_the_same(scene: Scene) -> None:
-    template = scene.template(MIB)
-    given: dict[str, Any] = {"id": image_id(), "volume": volume_id(), "capacity": 2 * MIB}
-    first = scene.clone(template, **given)
-    before = fingerprint(scene.root)
-    assert scene.clone(template, **given) == first
-    error = raised(VolumeExists, lambda: scene.clone(template, **{**given, "capacity": 3 * MIB}))
-    assert error.volume == first.leaf
-    assert fingerprint(scene.root) == before
-
-
-@provokes("Image.clone", "NotTemplate", "CannotShrink", "NoSuchImage", "VolumeIllegal")
-@provokes("Image.clone", "ImageExists", "VolumeExists", "NotSupported", "InvalidParameter")
-def test_clone_refuses(scene: Scene) -> None:
-    image, template = scene.image(MIB), scene.template(MIB)
-    clone = scene.client.image.clone
-    error = raised(NotTemplate, lambda: scene.clone(image))
-    assert error.image == image.id
-    assert "Image.makeTemplate" in error.message
-    raised(NoSuchImage, lambda: scene.wait(clone(domain=scene.domain, template=UNKNOWN)))
-    error = raised(CannotShrink, lambda: scene.clone(template, capacity=512))
-    assert (error.volume, error.capacity) == (template.leaf, MIB)
-    raised(ImageExists, lambda: scene.clone(template, id=image.id))
-    raised(ImageExists, lambda: scene.clone(template, id=template.id))
-    raised(VolumeExists, lambda: scene.clone(template, id=image.id, volume=image.leaf))
-    raised(NotSupported, lambda: scene.clone(template, capacity=2**52))
-    raised(InvalidParameter, lambda: scene.clone(template, name="ä" * 64, description="ö" * 64))
-    marked = scene.template(MIB)
-    scene.edit(marked, LEGALITY="ILLEGAL")
-    raised(VolumeIllegal, lambda: scene.clone(marked))
-
-
-def test_a_clone_with_its_templates_own_id_does_not_overwrite_the_template(scene: Scene) -> None:
-    base = scene.image(MIB)
-    qemu.write(scene.data(base), "qcow2", 0x11)
-    template = scene.wait(scene.client.image.make_template(domain=scene.domain, image=base.id))
-    before = fingerprint(scene.root)
-    raised(VolumeExists, lambda: scene.clone(template, volume=template.leaf))
-    create = scene.client.volume.create
-    raised(
-        VolumeExists,
-        lambda: scene.wait(create(domain=scene.domain, image=image_id(), parent=template.leaf, id=template.leaf)),
-    )
-    assert fingerprint(scene.root) == before
-    assert qemu.holds(scene.data(template), "qcow2", 0x11)
-
-
-@provokes("Image.clone", "ImageInUse")
-def test_a_template_that_somebody_changes_cannot_be_cloned_meanwhile(scene: Scene, holder: Any) -> None:
-    template = scene.template()
-    with holder(scene.lease(template)):
-        error = raised(ImageInUse, lambda: scene.clone(template))
-    assert error.image == template.id
-    assert scene.clone(template).template == template.id
-
-
-def test_many_clone_one_template_at_once(scene: Scene) -> None:
-    template = scene.template()
-    tasks = [scene.client.image.clone(domain=scene.domain, template=template.id) for _ in range(10)]
-    clones = [scene.wait(task) for task in tasks]
-    assert len({clone.id for clone in clones}) == 10
-    error = raised(TemplateInUse, lambda: scene.wait(scene.client.image.delete(domain=scene.domain, image=template.id)))
-    assert error.clones == 10
-
-
-# ---- makeTemplate
-
-
-def test_an_image_becomes_a_template_at_once(scene: Scene) -> None:
-    image = scene.image(GIB, name="golden", description="d")
-    template = scene.wait(scene.client.image.make_template(domain=scene.domain, image=image.id))
-    assert template.is_template
-    assert (template.id, template.leaf, template.name, template.description) == (image.id, image.leaf, "golden", "d")
-    assert (template.chain or [])[0].role is VolumeRole.TEMPLATE
-    assert (template.chain or [])[0].generation == 1
-    assert "VOLTYPE=SHARED\n" in scene.meta(image).read_text()
-    assert scene.wait(scene.client.image.make_template(domain=scene.domain, image=image.id)) == template
-
-
-def test_a_template_from_a_copy_leaves_the_image_as_it_is(scene: Scene) -> None:
-    image = scene.image(4 * MIB, name="web", description="d")
-    qemu.write(scene.data(image), "qcow2", 0x11)
-    image = scene.snapshot(image, name="s")
-    qemu.write(scene.data(image), "qcow2", 0x22, MIB)
-    before = fingerprint(scene.folder(image))
-    copy, volume = image_id(), volume_id()
-    given: dict[str, Any] = {"domain": scene.domain, "image": image.id, "name": "golden", "id": copy, "volume": volume}
-    template = scene.wait(scene.client.image.make_template(**given))
-    assert (template.id, template.leaf, template.name, template.description) == (copy, volume, "golden", "d")
-    assert (template.is_template, template.snapshots, template.capacity) == (True, 0, 4 * MIB)
-    assert qemu.holds(scene.data(template), "qcow2", 0x11)
-    assert qemu.holds(scene.data(template), "qcow2", 0x22, MIB)
-    qemu.check(scene.data(template))
-    assert fingerprint(scene.folder(image)) == before
-    assert scene.wait(scene.client.image.make_template(**given)) == template
-    assert scene.clone(template).template == copy
-
-
-@provokes("Image.makeTemplate", "HasSnapshots", "NoSuchImage", "VolumeIllegal", "ImageInUse")
-@provokes("Image.makeTemplate", "ImageExists", "VolumeExists", "InvalidParameter")
-def test_make_template_refuses(scene: Scene) -> None:
-    make = scene.client.image.make_template
-    image = scene.image()
-    raised(NoSuchImage, lambda: scene.wait(make(domain=scene.domain, image=UNKNOWN)))
-    raised(InvalidParameter, lambda: make(domain=scene.domain, image=image.id, id=image_id()))
-    raised(ImageExists, lambda: scene.wait(make(domain=scene.domain, image=image.id, name="t", id=image.id)))
-    raised(
-        VolumeExists,
-        lambda: scene.wait(make(domain=scene.domain, image=image.id, name="t", id=image.id, volume=image.leaf)),
-    )
-    deep = scene.snapshot(scene.image())
-    error = raised(HasSnapshots, lambda: scene.wait(make(domain=scene.domain, image=deep.id)))
-    assert (error.image, error.snapshots) == (deep.id, 1)
-    scene.client.image.prepare(domain=scene.domain, image=image.id)
-    raised(ImageInUse, lambda: scene.wait(make(domain=scene.domain, image=image.id)))
-    raised(ImageInUse, lambda: scene.wait(make(domain=scene.domain, image=image.id, name="t")))
-    marked = scene.image()
-    scene.edit(marked, LEGALITY="ILLEGAL")
-    raised(VolumeIllegal, lambda: scene.wait(make(domain=scene.domain, image=marked.id)))
-
-
 # ---- list, getInfo
 
 
@@ -490,87 +326,6 @@ def test_get_info_tells_each_layers_own_size(scene: Scene) -> None:
     assert MIB <= sizes[1] < 2 * MIB
     assert info.actual_size == sum(sizes)
     raised(NoSuchImage, lambda: scene.look(UNKNOWN))
-
-
-# ---- prepare, teardown
-
-
-def test_a_prepared_image_is_held_until_it_is_torn_down(scene: Scene) -> None:
-    image = scene.image()
-    before = time.time()
-    prepared = scene.client.image.prepare(domain=scene.domain, image=image.id)
-    assert before - 0.01 <= prepared.since <= time.time()
-    assert (prepared.domain, prepared.image, prepared.volume) == (scene.domain, image.id, image.leaf)
-    assert (prepared.path, prepared.format, prepared.read_only) == (str(scene.data(image)), VolumeFormat.QCOW2, False)
-    assert os.path.exists(f"/proc/{prepared.keeper}")
-    assert scene.look(image).prepared == prepared
-    assert scene.client.image.list(domain=scene.domain).items[0].prepared == prepared
-    assert scene.client.image.prepare(domain=scene.domain, image=image.id) == prepared, "again answers the same"
-    delete = scene.client.image.delete
-    error = raised(ImageInUse, lambda: scene.wait(delete(domain=scene.domain, image=image.id)))
-    assert str(prepared.keeper) in error.holder
-    scene.client.image.teardown(domain=scene.domain, image=image.id)
-    assert not os.path.exists(f"/proc/{prepared.keeper}")
-    assert scene.look(image).prepared is None
-    scene.wait(delete(domain=scene.domain, image=image.id))
-
-
-def test_an_image_prepared_for_reading_may_be_read_by_others_and_written_by_none(scene: Scene, tmp_path: Any) -> None:
-    image = scene.snapshot(scene.image(MIB))
-    prepared = scene.client.image.prepare(domain=scene.domain, image=image.id, read_only=True)
-    assert prepared.read_only
-    target = str(tmp_path / "copy")
-    scene.wait(scene.client.image.export(domain=scene.domain, image=image.id, path=target))
-    raised(ImageInUse, lambda: scene.snapshot(image))
-    scene.client.image.teardown(domain=scene.domain, image=image.id)
-    assert scene.snapshot(image).snapshots == 2
-
-
-def test_a_template_is_prepared_for_reading_and_its_clones_for_writing(scene: Scene) -> None:
-    template = scene.template()
-    clones = [scene.clone(template), scene.clone(template)]
-    scene.client.image.prepare(domain=scene.domain, image=template.id, read_only=True)
-    for clone in clones:
-        prepared = scene.client.image.prepare(domain=scene.domain, image=clone.id)
-        assert (prepared.volume, prepared.read_only) == (clone.leaf, False)
-    stats = scene.client.domain.get_stats(domain=scene.domain)
-    assert stats.prepared == 3
-
-
-def test_the_whole_chain_of_a_prepared_image_is_held(scene: Scene) -> None:
-    base = scene.image()
-    image = scene.snapshot(base)
-    scene.client.image.prepare(domain=scene.domain, image=image.id)
-    mark = partial(scene.client.volume.set_legality, domain=scene.domain, legality=Legality.ILLEGAL)
-    assert raised(ImageInUse, lambda: scene.wait(mark(volume=base.leaf))).volume == base.leaf
-    assert raised(ImageInUse, lambda: scene.wait(mark(volume=image.leaf))).volume == image.leaf
-
-
-@provokes("Image.prepare", "AlreadyPrepared", "IsTemplate", "VolumeIllegal", "NoSuchImage", "ImageInUse")
-@provokes("Image.teardown", "NoSuchImage")
-def test_prepare_refuses(scene: Scene, holder: Any) -> None:
-    image, template = scene.image(), scene.template()
-    prepare, teardown = scene.client.image.prepare, scene.client.image.teardown
-    prepare(domain=scene.domain, image=image.id)
-    error = raised(AlreadyPrepared, lambda: prepare(domain=scene.domain, image=image.id, read_only=True))
-    assert (error.image, error.mode) == (image.id, "for writing")
-    raised(IsTemplate, lambda: prepare(domain=scene.domain, image=template.id))
-    raised(NoSuchImage, lambda: prepare(domain=scene.domain, image=UNKNOWN))
-    raised(NoSuchImage, lambda: teardown(domain=scene.domain, image=UNKNOWN))
-    other = scene.image()
-    with holder(scene.lease(other)):
-        error = raised(ImageInUse, lambda: prepare(domain=scene.domain, image=other.id))
-    assert error.volume == other.leaf
-    deep = scene.snapshot(other)
-    scene.edit(deep, other.leaf, LEGALITY="ILLEGAL")
-    assert raised(VolumeIllegal, lambda: prepare(domain=scene.domain, image=deep.id)).volume == other.leaf
-
-
-def test_tearing_down_what_is_not_prepared_changes_nothing(scene: Scene) -> None:
-    image = scene.image()
-    before = fingerprint(scene.root)
-    scene.client.image.teardown(domain=scene.domain, image=image.id)
-    assert fingerprint(scene.root) == before
 
 
 # ---- delete

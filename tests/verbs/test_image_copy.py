@@ -18,6 +18,7 @@ from libvdsm.api.errors import (
     ImageInUse,
     InvalidParameter,
     NeedsCollapse,
+    NoSpace,
     NoSuchImage,
     NoSuchVolume,
     NotSupported,
@@ -372,3 +373,18 @@ def test_data_that_cannot_be_read_fails_the_copy(scene: Scene) -> None:
     before = fingerprint(scene.root)
     raised(ToolFailed, lambda: copy(scene, image, format=VolumeFormat.RAW))
     assert fingerprint(scene.root) == before
+
+
+@provokes(VERB, "NoSpace")
+@provokes("Image.move", "NoSpace")
+def test_what_is_full_is_the_domain_that_is_written(scene: Scene, chain: ImageInfo, tmp_path: Path, small: Any) -> None:
+    with small(tmp_path / "small", 2 * MIB) as folder:
+        little = scene.wait(scene.client.domain.create(name="little", path=str(folder))).id
+        before = fingerprint(scene.folder(chain))
+        assert raised(NoSpace, lambda: copy(scene, chain, to=little)).domain == little
+        move = scene.client.image.move
+        assert (
+            raised(NoSpace, lambda: scene.wait(move(domain=scene.domain, image=chain.id, to=little))).domain == little
+        )
+        assert fingerprint(scene.folder(chain)) == before
+        scene.client.domain.detach(domain=little)

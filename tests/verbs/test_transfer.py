@@ -3,51 +3,31 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import signal
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hsm.operations.base import lock_image
-from hsm.tools import imageio
 from hsm.transfers.transfers import Live
 from libvdsm.api.errors import (
     ChecksumMismatch,
     DamagedImage,
-    DomainBusy,
-    DomainDamaged,
     DomainInUse,
-    DomainReadOnly,
     FormatMismatch,
-    ImageDamaged,
     ImageExists,
     ImageInUse,
     ImageUnfinished,
     Interrupted,
-    InvalidParameter,
-    NoSpace,
-    NoSuchDomain,
     NoSuchImage,
-    NoSuchTransfer,
-    NoSuchVolume,
-    NotSupported,
-    StorageFailed,
     TaskStopped,
-    ToolFailed,
     TransferExists,
-    TransferStateWrong,
     UnsafeImage,
     UnsupportedImage,
     VolumeDamaged,
     VolumeExists,
-    VolumeIllegal,
 )
 from libvdsm.api.transfer import Content, Direction, TransferInfo, TransferState
 from libvdsm.api.types import (
@@ -69,7 +49,6 @@ from tests.transfers import http
 from tests.verbs.conftest import Restart
 from tests.verbs.provoked import provokes
 from tests.verbs.scene import MIB, Scene, raised
-from tests.verbs.test_failing_storage import failing, make_v4
 
 NOBODY = TransferId(uuid.UUID("00000000-0000-4000-8000-00000000dead"))
 GONE = DomainId(uuid.UUID("00000000-0000-4000-8000-00000000dead"))
@@ -320,272 +299,6 @@ def test_no_verb_uses_an_image_that_has_not_arrived_and_it_is_no_garbage(scene: 
     raised(VolumeDamaged, lambda: call.volume.measure(domain=scene.domain, volume=transfer.volume))
     wait(call.image.delete(**here))
     raised(NoSuchImage, lambda: scene.look(transfer.image))
-
-
-# ---- what is refused at the start
-
-
-@provokes("Transfer.start", "InvalidParameter", "NotSupported", "NoSuchDomain")
-def test_what_cannot_be_meant(scene: Scene) -> None:
-    start = scene.client.transfer.start
-    raised(NoSuchDomain, lambda: start(domain=GONE, direction=Direction.UPLOAD, size=MIB))
-    raised(InvalidParameter, lambda: start(domain=scene.domain, direction=Direction.UPLOAD))
-    raised(InvalidParameter, lambda: start(domain=scene.domain, direction=Direction.DOWNLOAD))
-    image = scene.image(MIB)
-    raised(InvalidParameter, lambda: download(scene, image, size=MIB))
-    raised(InvalidParameter, lambda: upload(scene, name="ä" * 64, description="ö" * 64))
-    raised(NotSupported, lambda: upload(scene, content=Content.FILE, format=VolumeFormat.RAW))
-    assert scene.client.transfer.list().items == []
-
-
-@provokes("Transfer.start", "NoSuchImage", "NoSuchVolume", "ImageInUse", "ImageUnfinished", "VolumeIllegal")
-def test_an_image_that_cannot_be_read(scene: Scene, maker: Any) -> None:
-    raised(NoSuchImage, lambda: download(scene, ImageId(NOBODY)))
-    image = scene.image(MIB)
-    raised(NoSuchVolume, lambda: download(scene, image, volume=VolumeId(NOBODY)))
-    scene.client.image.prepare(domain=scene.domain, image=image.id)
-    assert "its keeper" in raised(ImageInUse, lambda: download(scene, image)).holder
-    scene.client.image.teardown(domain=scene.domain, image=image.id)
-    scene.edit(image, LEGALITY="ILLEGAL")
-    raised(VolumeIllegal, lambda: download(scene, image))
-    coming = upload(scene)
-    raised(ImageUnfinished, lambda: download(scene, coming.image))
-    ids = ImageId(uuid.uuid4()), VolumeId(uuid.uuid4())
-    with maker(*ids):
-        raised(ImageInUse, lambda: upload(scene, image=ids[0], volume=ids[1]))
-
-
-@provokes("Transfer.start", "ImageDamaged", "VolumeDamaged")
-def test_an_image_that_is_damaged(scene: Scene) -> None:
-    short = scene.raw(MIB)
-    os.truncate(scene.data(short), 4096)
-    raised(VolumeDamaged, lambda: download(scene, short))
-    base = scene.image(MIB)
-    upper = scene.snapshot(base)
-    scene.meta(base).unlink()
-    raised(ImageDamaged, lambda: download(scene, upper))
-
-
-@provokes("Transfer.start", "StorageFailed", "NoSpace")
-def test_a_start_on_storage_that_fails_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(scene.root)
-    for number, error in ((errno.EIO, StorageFailed), (errno.ENOSPC, NoSpace)):
-        with failing(monkeypatch, number, str(scene.root)):
-            raised(error, lambda: upload(scene))
-        assert fingerprint(scene.root) == before
-        assert scene.client.transfer.list().items == []
-
-
-@provokes("Transfer.start", "DomainDamaged")
-@provokes("Transfer.resume", "DomainDamaged")
-@provokes("Transfer.cancel", "DomainDamaged")
-@provokes("Transfer.finish", "DomainDamaged")
-def test_a_domain_that_is_damaged(scene: Scene, restart: Restart) -> None:
-    kept = upload(scene)
-    path = scene.root / "dom_md" / "metadata"
-    sound = path.read_bytes()
-    path.write_bytes(sound.replace(b"default", b"edited!"))
-    raised(DomainDamaged, lambda: upload(scene))
-    raised(DomainDamaged, lambda: finish(scene, kept))
-    after = restart(scene.domain)
-    assert "checksum" in (look(after, kept).problem or "")
-    raised(DomainDamaged, lambda: after.client.transfer.resume(transfer=kept.id))
-    raised(DomainDamaged, lambda: after.client.transfer.cancel(transfer=kept.id))
-    path.write_bytes(sound)
-    assert after.client.transfer.resume(transfer=kept.id).state is TransferState.RUNNING
-
-
-@provokes("Transfer.start", "DomainReadOnly")
-@provokes("Transfer.cancel", "DomainReadOnly")
-@provokes("Transfer.finish", "DomainReadOnly")
-def test_a_domain_of_an_older_layout(scene: Scene) -> None:
-    kept = upload(scene)
-    make_v4(scene.root)
-    raised(DomainReadOnly, lambda: upload(scene))
-    raised(DomainReadOnly, lambda: finish(scene, kept))
-    assert look(scene, kept).state is TransferState.PAUSED
-    raised(DomainReadOnly, lambda: scene.client.transfer.cancel(transfer=kept.id))
-
-
-@provokes("Transfer.start", "DomainBusy")
-@provokes("Transfer.cancel", "DomainBusy")
-@provokes("Transfer.finish", "DomainBusy")
-def test_a_domain_that_somebody_else_changes(scene: Scene, restart: Restart) -> None:
-    scene = restart(scene.domain, storage__lease_wait="0.1")
-    kept = upload(scene)
-    with (scene.root / "dom_md" / "ids").open("r+b") as ids:
-        fcntl.flock(ids, fcntl.LOCK_EX)
-        raised(DomainBusy, lambda: upload(scene))
-        raised(DomainBusy, lambda: finish(scene, kept))
-        raised(DomainBusy, lambda: scene.client.transfer.cancel(transfer=kept.id))
-    assert scene.client.transfer.cancel(transfer=kept.id).state is TransferState.CANCELLED
-
-
-@provokes("Transfer.start", "ToolFailed")
-def test_without_its_programs_nothing_is_begun(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(scene.root)
-    monkeypatch.setattr(imageio, "program", lambda: "/nonexistent/ovirt-imageio")
-    error = raised(ToolFailed, lambda: upload(scene))
-    assert error.tool == "ovirt-imageio"
-    assert fingerprint(scene.root) == before
-    assert scene.client.transfer.list().items == []
-    assert scene.client.host.get_stats().children == []
-
-
-# ---- later
-
-
-@provokes("Transfer.getInfo", "NoSuchTransfer")
-@provokes("Transfer.checkpoint", "NoSuchTransfer")
-@provokes("Transfer.pause", "NoSuchTransfer")
-@provokes("Transfer.resume", "NoSuchTransfer")
-@provokes("Transfer.cancel", "NoSuchTransfer")
-@provokes("Transfer.finish", "NoSuchTransfer")
-def test_a_transfer_that_nobody_knows(scene: Scene) -> None:
-    call = scene.client.transfer
-    for verb in (call.get_info, call.pause, call.resume, call.cancel, call.finish):
-        assert raised(NoSuchTransfer, lambda verb=verb: verb(transfer=NOBODY)).transfer == NOBODY  # type: ignore[misc]
-    raised(NoSuchTransfer, lambda: call.checkpoint(transfer=NOBODY, arrived=0))
-
-
-@provokes("Transfer.checkpoint", "TransferStateWrong", "InvalidParameter")
-@provokes("Transfer.pause", "TransferStateWrong")
-@provokes("Transfer.resume", "TransferStateWrong")
-@provokes("Transfer.cancel", "TransferStateWrong")
-@provokes("Transfer.finish", "TransferStateWrong")
-def test_what_a_state_does_not_allow(scene: Scene) -> None:
-    call = scene.client.transfer
-    transfer = upload(scene)
-    raised(InvalidParameter, lambda: call.checkpoint(transfer=transfer.id, arrived=MIB + 1))
-    reading = download(scene, scene.image(MIB))
-    raised(TransferStateWrong, lambda: call.checkpoint(transfer=reading.id, arrived=0))
-    call.pause(transfer=transfer.id)
-    raised(TransferStateWrong, lambda: call.checkpoint(transfer=transfer.id, arrived=0))
-    finish(scene, transfer)
-    finish(scene, transfer)
-    assert raised(TransferStateWrong, lambda: call.cancel(transfer=transfer.id)).state == "finished"
-    raised(TransferStateWrong, lambda: call.pause(transfer=transfer.id))
-    raised(TransferStateWrong, lambda: call.resume(transfer=transfer.id))
-    call.cancel(transfer=reading.id)
-    raised(TransferStateWrong, lambda: finish(scene, reading))
-
-
-@provokes("Transfer.pause", "ToolFailed")
-@provokes("Transfer.checkpoint", "ToolFailed")
-@provokes("Transfer.finish", "ToolFailed")
-@provokes("Transfer.resume", "ToolFailed")
-def test_a_program_that_is_gone_interrupts_an_upload(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    # So that it is not the first to see it.
-    scene.app._attendant.stop()
-    call = scene.client.transfer
-    transfer = upload(scene)
-    for verb in (call.pause, lambda transfer: scene.wait(call.finish(transfer=transfer))):
-        server = live(scene, transfer).server
-        assert server is not None
-        os.kill(server.pid, signal.SIGKILL)
-        raised(ToolFailed, lambda: call.checkpoint(transfer=transfer.id, arrived=1))
-        raised(ToolFailed, lambda verb=verb: verb(transfer=transfer.id))  # type: ignore[misc]
-        assert look(scene, transfer).state is TransferState.INTERRUPTED
-        with monkeypatch.context() as patch:
-            patch.setenv("PATH", "/nonexistent")
-            raised(ToolFailed, lambda: call.resume(transfer=transfer.id))
-        assert call.resume(transfer=transfer.id).state is TransferState.RUNNING
-
-
-@provokes("Transfer.resume", "NoSuchDomain")
-@provokes("Transfer.cancel", "NoSuchDomain")
-@provokes("Transfer.finish", "NoSuchDomain")
-def test_a_domain_that_is_not_served_any_more(scene: Scene) -> None:
-    transfer = upload(scene)
-    scene.client.transfer.pause(transfer=transfer.id)
-    item = scene.app.context.registry.find(scene.domain)
-    opened = scene.app.context.registry.get(scene.domain)
-    scene.app.context.registry.detach(scene.domain)
-    call = scene.client.transfer
-    raised(NoSuchDomain, lambda: call.resume(transfer=transfer.id))
-    raised(NoSuchDomain, lambda: finish(scene, transfer))
-    raised(NoSuchDomain, lambda: call.cancel(transfer=transfer.id))
-    scene.app.context.registry.attach(item, opened)
-    assert call.cancel(transfer=transfer.id).state is TransferState.CANCELLED
-
-
-@provokes("Transfer.resume", "StorageFailed")
-@provokes("Transfer.cancel", "StorageFailed", "NoSpace")
-@provokes("Transfer.finish", "StorageFailed", "NoSpace")
-def test_storage_that_fails_later(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    transfer = upload(scene, format=VolumeFormat.RAW)
-    http.put(transfer, 0, b"x" * MIB)
-    call = scene.client.transfer
-    call.pause(transfer=transfer.id)
-    with failing(monkeypatch, errno.EIO, str(scene.root)):
-        raised(StorageFailed, lambda: call.resume(transfer=transfer.id))
-        raised(StorageFailed, lambda: finish(scene, transfer))
-        raised(StorageFailed, lambda: call.cancel(transfer=transfer.id))
-    fail = monkeypatch.context()
-    with fail as patch:
-        real = os.rename
-        patch.setattr(os, "rename", lambda old, new: _full(old) if str(old).endswith(".new") else real(old, new))
-        raised(NoSpace, lambda: finish(scene, transfer))
-        patch.setattr(os, "rename", lambda old, new: _full(old))
-        raised(NoSpace, lambda: call.cancel(transfer=transfer.id))
-    state = look(scene, transfer)
-    assert (state.state, state.problem is None) == (TransferState.PAUSED, False)
-    finish(scene, transfer, checksum=http.checksum(b"x" * MIB))
-
-
-def _full(path: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-
-@provokes("Transfer.resume", "ImageInUse", "NoSuchImage", "NoSuchVolume", "VolumeDamaged")
-@provokes("Transfer.cancel", "ImageInUse")
-def test_an_upload_that_others_have_touched(
-    scene: Scene, holder: Callable[[Path], AbstractContextManager[None]]
-) -> None:
-    call = scene.client.transfer
-    first, second, third, fourth = (upload(scene, format=VolumeFormat.RAW) for _ in range(4))
-    closed(scene, first)
-    with holder(data_of(scene, first).with_suffix(".lease")):
-        raised(ImageInUse, lambda: call.resume(transfer=first.id))
-        raised(ImageInUse, lambda: call.cancel(transfer=first.id))
-    assert call.resume(transfer=first.id).state is TransferState.RUNNING
-    closed(scene, second)
-    scene.wait(scene.client.image.delete(domain=scene.domain, image=second.image))
-    raised(NoSuchImage, lambda: call.resume(transfer=second.id))
-    assert look(scene, second).state is TransferState.FAILED
-    raised(TransferStateWrong, lambda: call.resume(transfer=second.id))
-    closed(scene, third)
-    other = uuid.uuid4()
-    for suffix in ("", ".lease", ".meta"):
-        path = data_of(scene, third).with_name(f"{third.volume}{suffix}")
-        path.rename(path.with_name(f"{other}{suffix}"))
-    raised(NoSuchVolume, lambda: call.resume(transfer=third.id))
-    closed(scene, fourth)
-    os.truncate(data_of(scene, fourth), 4096)
-    raised(VolumeDamaged, lambda: call.resume(transfer=fourth.id))
-    assert call.cancel(transfer=fourth.id).state is TransferState.CANCELLED
-
-
-@provokes("Transfer.resume", "ImageUnfinished", "ImageDamaged", "VolumeIllegal")
-def test_a_download_whose_image_changed_while_its_lease_was_lost(scene: Scene) -> None:
-    call = scene.client.transfer
-    base = scene.image(MIB)
-    image = scene.snapshot(base)
-    transfer = download(scene, image)
-    closed(scene, transfer)
-    scene.edit(image, LEGALITY="ILLEGAL")
-    raised(VolumeIllegal, lambda: call.resume(transfer=transfer.id))
-    scene.edit(image, LEGALITY="LEGAL")
-    attributes = scene.folder(image) / f"{image.id}.hsm"
-    intent = f'{{"kind":"shrink","volume":"{image.leaf}","capacity":512}}'
-    attributes.write_text(f'{{"version":1,"image":"{image.id}","intent":{intent}}}')
-    raised(ImageUnfinished, lambda: call.resume(transfer=transfer.id))
-    attributes.unlink()
-    away = scene.meta(base).read_bytes()
-    scene.meta(base).unlink()
-    raised(ImageDamaged, lambda: call.resume(transfer=transfer.id))
-    scene.meta(base).write_bytes(away)
-    assert call.resume(transfer=transfer.id).state is TransferState.RUNNING
 
 
 # ---- finishing

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 import uuid
@@ -77,6 +76,24 @@ def delete(scene: Scene, volume: VolumeId, **params: Any) -> None:
 
 def look(scene: Scene, volume: VolumeId, **params: Any) -> VolumeInfo:
     return scene.client.volume.get_info(domain=scene.domain, volume=volume, **params)
+
+
+class OpenedByQemu:
+    """A QEMU that has an image open for writing, without having asked anybody."""
+
+    def __init__(self, scene: Scene, image: ImageInfo) -> None:
+        self._argv = ["qemu-io", "-f", "qcow2", str(scene.data(image))]
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"length\n")
+        self._process.stdin.flush()
+        assert b"1 MiB" in self._process.stdout.readline()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
 
 
 # ---- create
@@ -243,222 +260,6 @@ def test_a_clones_list_leaves_out_what_is_the_templates(scene: Scene) -> None:
     listed = scene.client.volume.list(domain=scene.domain)
     assert sorted(volume.id for volume in listed.items) == sorted([template.leaf, clone.leaf])
     assert [volume.id for volume in scene.client.volume.list(domain=scene.domain, image=clone.id).items] == [clone.leaf]
-
-
-# ---- resize
-
-
-@pytest.mark.parametrize("format_", [VolumeFormat.RAW, VolumeFormat.QCOW2])
-@pytest.mark.parametrize("allocation", [Allocation.SPARSE, Allocation.PREALLOCATED])
-def test_resize_makes_a_leaf_larger_and_keeps_its_data(
-    scene: Scene, format_: VolumeFormat, allocation: Allocation
-) -> None:
-    image = scene.image(MIB, format=format_, allocation=allocation)
-    qemu.write(scene.data(image), format_.value, 0x11, 0, MIB)
-    grown = resize(scene, image, 3 * MIB - 1)
-    assert (grown.capacity, grown.generation) == (3 * MIB, 1)
-    assert scene.metadata(image).capacity == 3 * MIB
-    assert qemu.content(scene.data(image), format_.value) == (b"\x11" * MIB).ljust(3 * MIB, b"\0")
-    assert scene.look(image).capacity == 3 * MIB
-    if format_ is VolumeFormat.RAW and allocation is Allocation.PREALLOCATED:
-        assert grown.actual_size >= 3 * MIB
-    before = fingerprint(scene.root)
-    assert resize(scene, image, 3 * MIB) == grown, "it is so already"
-    assert fingerprint(scene.root) == before
-
-
-def test_a_grown_overlay_reads_zeros_beyond_its_parent(scene: Scene) -> None:
-    image = scene.raw(MIB)
-    qemu.write(scene.data(image), "raw", 0x11, 0, MIB)
-    image = scene.snapshot(image)
-    resize(scene, image, 2 * MIB)
-    assert qemu.content(scene.data(image), "qcow2") == (b"\x11" * MIB).ljust(2 * MIB, b"\0")
-    qemu.check(scene.data(image))
-
-
-@pytest.mark.parametrize("format_", [VolumeFormat.RAW, VolumeFormat.QCOW2])
-def test_resize_makes_a_leaf_smaller_when_asked_in_so_many_words(scene: Scene, format_: VolumeFormat) -> None:
-    image = scene.image(3 * MIB, format=format_)
-    qemu.write(scene.data(image), format_.value, 0x11, 0, 3 * MIB)
-    raised(CannotShrink, lambda: resize(scene, image, MIB))
-    cut = resize(scene, image, MIB, shrink=True)
-    assert (cut.capacity, cut.generation) == (MIB, 1)
-    assert qemu.content(scene.data(image), format_.value) == b"\x11" * MIB
-    assert scene.look(image).pending is None
-    before = fingerprint(scene.root)
-    assert resize(scene, image, MIB, shrink=True) == cut, "it is so already"
-    assert fingerprint(scene.root) == before
-    assert resize(scene, image, 2 * MIB, shrink=True).capacity == 2 * MIB, "it may grow all the same"
-    assert qemu.content(scene.data(image), format_.value) == (b"\x11" * MIB).ljust(2 * MIB, b"\0")
-
-
-def test_an_overlay_becomes_smaller_than_what_it_stands_on(scene: Scene) -> None:
-    image = scene.raw(2 * MIB)
-    qemu.write(scene.data(image), "raw", 0x11, 0, 2 * MIB)
-    image = scene.snapshot(image)
-    resize(scene, image, MIB, shrink=True)
-    assert qemu.content(scene.data(image), "qcow2") == b"\x11" * MIB
-    resize(scene, image, 2 * MIB)
-    assert qemu.content(scene.data(image), "qcow2") == (b"\x11" * MIB).ljust(2 * MIB, b"\0"), "what was cut is gone"
-
-
-def test_shrinking_refuses_what_growing_refuses(scene: Scene) -> None:
-    image, template = scene.image(2 * MIB), scene.template(2 * MIB)
-    raised(IsTemplate, lambda: resize(scene, template, MIB, shrink=True))
-    raised(GenerationMismatch, lambda: resize(scene, image, MIB, shrink=True, generation=5))
-    scene.client.image.prepare(domain=scene.domain, image=image.id)
-    raised(ImageInUse, lambda: resize(scene, image, MIB, shrink=True))
-    scene.client.image.teardown(domain=scene.domain, image=image.id)
-    upper = scene.snapshot(image)
-    before = fingerprint(scene.root)
-    raised(VolumeHasChildren, lambda: resize(scene, image, MIB, shrink=True))
-    assert fingerprint(scene.root) == before
-    assert scene.look(upper).pending is None
-
-
-VERB = "Volume.resize"
-
-
-@provokes(VERB, "CannotShrink", "VolumeHasChildren", "IsTemplate", "ImageInUse", "VolumeIllegal", "NoSuchVolume")
-@provokes(VERB, "GenerationMismatch", "NoSuchImage", "ImageDamaged", "VolumeDamaged", "ToolFailed", "InvalidParameter")
-def test_resize_refuses(scene: Scene) -> None:
-    image, template = scene.image(MIB), scene.template(MIB)
-    clone = scene.clone(template)
-    error = raised(CannotShrink, lambda: resize(scene, image, MIB - 512))
-    assert (error.volume, error.capacity) == (image.leaf, MIB)
-    raised(InvalidParameter, lambda: resize(scene, image, 0))
-    raised(NoSuchVolume, lambda: resize(scene, image, GIB, volume=UNKNOWN))
-    raised(NoSuchImage, lambda: resize(scene, image, GIB, image=ImageId(UNKNOWN)))
-    assert raised(IsTemplate, lambda: resize(scene, template, GIB)).image == template.id
-    assert raised(IsTemplate, lambda: resize(scene, template, GIB, image=clone.id)).image == template.id
-    scene.client.image.prepare(domain=scene.domain, image=clone.id)
-    assert raised(IsTemplate, lambda: resize(scene, template, GIB)).image == template.id
-    scene.client.image.teardown(domain=scene.domain, image=clone.id)
-    error = raised(GenerationMismatch, lambda: resize(scene, image, GIB, generation=5))
-    assert (error.volume, error.expected, error.found) == (image.leaf, 5, 0)
-    scene.client.image.prepare(domain=scene.domain, image=image.id)
-    raised(ImageInUse, lambda: resize(scene, image, GIB))
-    scene.client.image.teardown(domain=scene.domain, image=image.id)
-    upper = scene.snapshot(image)
-    raised(VolumeHasChildren, lambda: resize(scene, image, GIB))
-    scene.edit(upper, image.leaf, LEGALITY="ILLEGAL")
-    raised(VolumeIllegal, lambda: resize(scene, upper, GIB))
-    scene.edit(upper, image.leaf, LEGALITY="LEGAL", PUUID=str(UNKNOWN))
-    raised(VolumeDamaged, lambda: resize(scene, upper, GIB))
-    scene.meta(upper, image.leaf).write_bytes(b"")
-    raised(ImageDamaged, lambda: resize(scene, upper, GIB))
-    used = scene.image(MIB)
-    with OpenedByQemu(scene, used):
-        error = raised(ToolFailed, lambda: resize(scene, used, GIB))
-    assert "lock" in error.reason
-    assert resize(scene, used, GIB, generation=0).capacity == GIB
-    assert resize(scene, used, GIB, generation=0).generation == 1, "it is so already"
-
-
-class OpenedByQemu:
-    """A QEMU that has an image open for writing, without having asked anybody."""
-
-    def __init__(self, scene: Scene, image: ImageInfo) -> None:
-        self._argv = ["qemu-io", "-f", "qcow2", str(scene.data(image))]
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"length\n")
-        self._process.stdin.flush()
-        assert b"1 MiB" in self._process.stdout.readline()
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-
-# ---- setDescription
-
-
-def test_set_description_changes_the_text_and_leaves_name_and_generation(scene: Scene) -> None:
-    image = scene.image(MIB, name="web", description="old")
-    changed = describe(scene, image.leaf, "näu")
-    assert (changed.name, changed.description, changed.generation) == ("web", "näu", 0)
-    assert scene.look(image).description == "näu"
-    assert json.loads(scene.metadata(image).description) == {"DiskAlias": "web", "DiskDescription": "näu"}
-    assert describe(scene, image.leaf, "").description is None
-    assert json.loads(scene.metadata(image).description) == {"DiskAlias": "web"}
-
-
-def test_set_description_keeps_what_others_wrote_beside_it(scene: Scene) -> None:
-    image = scene.image(MIB)
-    scene.edit(image, DESCRIPTION='{"DiskAlias":"a","Custom":[1,2]}')
-    describe(scene, image.leaf, "new")
-    assert json.loads(scene.metadata(image).description) == {
-        "DiskAlias": "a",
-        "Custom": [1, 2],
-        "DiskDescription": "new",
-    }
-
-
-def test_set_description_works_while_the_image_is_in_use_and_on_frozen_volumes(scene: Scene) -> None:
-    image = scene.snapshot(scene.image(MIB), name="kept")
-    scene.client.image.prepare(domain=scene.domain, image=image.id)
-    assert image.chain is not None
-    base = describe(scene, image.chain[0].id, "of the snapshot")
-    assert (base.name, base.description, base.role) == ("kept", "of the snapshot", VolumeRole.INTERNAL)
-    assert describe(scene, image.leaf, "of the image").description == "of the image"
-
-
-VERB = "Volume.setDescription"
-
-
-@provokes(VERB, "NoSuchVolume", "NoSuchImage", "GenerationMismatch", "IsTemplate", "InvalidParameter", "VolumeDamaged")
-def test_set_description_refuses(scene: Scene) -> None:
-    image, template = scene.image(MIB, name="n" * 64), scene.template(MIB)
-    clone = scene.clone(template)
-    raised(NoSuchVolume, lambda: describe(scene, VolumeId(UNKNOWN), "x"))
-    raised(NoSuchImage, lambda: describe(scene, image.leaf, "x", image=ImageId(UNKNOWN)))
-    raised(GenerationMismatch, lambda: describe(scene, image.leaf, "x", generation=1))
-    raised(IsTemplate, lambda: describe(scene, template.leaf, "x", image=clone.id))
-    raised(InvalidParameter, lambda: describe(scene, image.leaf, "a\nb"))
-    raised(InvalidParameter, lambda: describe(scene, image.leaf, "d" * 180))
-    assert look(scene, image.leaf).description is None
-    assert describe(scene, template.leaf, "of the template").description == "of the template"
-    scene.meta(image).write_bytes(b"")
-    raised(VolumeDamaged, lambda: describe(scene, image.leaf, "x"))
-
-
-# ---- setLegality
-
-
-def test_set_legality_marks_a_volume_and_raises_its_generation(scene: Scene) -> None:
-    image = scene.image(MIB)
-    marked = mark(scene, image.leaf, Legality.ILLEGAL)
-    assert (marked.legality, marked.generation) == (Legality.ILLEGAL, 1)
-    assert "LEGALITY=ILLEGAL\n" in scene.meta(image).read_text()
-    assert scene.look(image).legality is Legality.ILLEGAL
-    assert mark(scene, image.leaf, Legality.ILLEGAL).generation == 1, "it is so already"
-    assert mark(scene, image.leaf, Legality.LEGAL, generation=1).generation == 2
-    scene.edit(image, GEN="999")
-    assert mark(scene, image.leaf, Legality.ILLEGAL).generation == 0, "the generation wraps"
-
-
-VERB = "Volume.setLegality"
-
-
-@provokes(VERB, "NoSuchVolume", "NoSuchImage", "GenerationMismatch", "IsTemplate", "InvalidParameter")
-@provokes(VERB, "ImageInUse", "VolumeDamaged")
-def test_set_legality_refuses(scene: Scene) -> None:
-    image, template = scene.image(MIB), scene.template(MIB)
-    clone = scene.clone(template)
-    illegal = Legality.ILLEGAL
-    raised(NoSuchVolume, lambda: mark(scene, VolumeId(UNKNOWN), illegal))
-    raised(NoSuchImage, lambda: mark(scene, image.leaf, illegal, image=ImageId(UNKNOWN)))
-    raised(GenerationMismatch, lambda: mark(scene, image.leaf, illegal, generation=1))
-    raised(IsTemplate, lambda: mark(scene, template.leaf, illegal, image=clone.id))
-    raised(InvalidParameter, lambda: mark(scene, image.leaf, Legality.FAKE))
-    scene.client.image.prepare(domain=scene.domain, image=clone.id)
-    raised(ImageInUse, lambda: mark(scene, clone.leaf, illegal))
-    raised(ImageInUse, lambda: mark(scene, template.leaf, illegal))
-    scene.meta(image).write_bytes(b"")
-    raised(VolumeDamaged, lambda: mark(scene, image.leaf, illegal))
 
 
 # ---- measure
