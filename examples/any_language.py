@@ -10,7 +10,7 @@ import struct
 import sys
 from typing import Any
 
-kind, _, place = sys.argv[1].partition(":")
+kind, _, place = sys.argv[1].partition(":") if len(sys.argv) == 2 else sys.exit(__doc__)
 if kind == "unix":
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(place)
@@ -25,8 +25,7 @@ def call(method: str, **params: Any) -> Any:
     message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
     stream.write(struct.pack(">Q", len(message)) + message)
     stream.flush()
-    (length,) = struct.unpack(">Q", stream.read(8))
-    reply = json.loads(stream.read(length))
+    reply = json.loads(stream.read(*struct.unpack(">Q", stream.read(8))))
     if "error" in reply:  # its name is stable, its message says what to do
         sys.exit(f"{reply['error']['data']['name']}: {reply['error']['message']}")
     return reply["result"]

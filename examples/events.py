@@ -9,6 +9,8 @@ import time
 
 from libvdsm.client import connect
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 with connect(sys.argv[1]) as client:
     # Listening uses a connection of its own: this client could make calls meanwhile.
     events = client.listen()

@@ -8,6 +8,8 @@ import sys
 
 from libvdsm.client import connect
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 GIB = 2**30
 
 with connect(sys.argv[1]) as client:

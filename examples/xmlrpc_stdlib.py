@@ -9,6 +9,8 @@ import sys
 import xmlrpc.client
 from typing import Any
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 service: Any = xmlrpc.client.ServerProxy(f"{sys.argv[1]}/RPC2")
 
 # The one parameter is a structure of named members; the result is one too.

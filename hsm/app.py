@@ -189,6 +189,8 @@ class App:
             return
         Path(folder).mkdir(parents=True, exist_ok=True)
         found = self.context.registry.driver("local").discover(folder)
+        if len(found) == 1 and self.context.registry.remembers:
+            return  # it was detached, and stays so
         if len(found) == 1:
             task = self._submit("Domain.attach", path=folder, type="local", id=found[0])
         elif not found:

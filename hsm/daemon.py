@@ -68,7 +68,9 @@ def _lock(config: HsmConfig) -> int | None:
     except OSError as error:
         if isinstance(error, PermissionError) and path.exists():
             return None
-        sys.exit(f"hsmd: {error.filename}: {error.strerror}; set service.run_dir, or start it with --home DIR")
+        no_folder = isinstance(error, (NotADirectoryError, FileExistsError))
+        advice = "give a folder" if no_folder else "set service.run_dir, or start it with --home DIR"
+        sys.exit(f"hsmd: {error.filename}: {error.strerror}; {advice}")
     return lock
 
 

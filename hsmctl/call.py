@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from hsmctl import commands, failure, files, output, progress
+from hsmctl import commands, failure, files, output, outside, progress
 from hsmctl.codes import FAILED, INTERRUPTED, OK, UNREACHABLE
 from hsmctl.commands import Argument
 from hsmctl.connection import open_client
@@ -23,6 +23,7 @@ from hsmctl.shown import Shown
 from hsmctl.tables import event_line
 from hsmctl.values import Kind, element, parse_id, show_duration
 from hsmctl.views import view
+from hsmctl.waiting import patience
 from libvdsm.api.domain import CheckReport
 from libvdsm.api.types import TaskInfo, TaskMode, TaskState
 from libvdsm.client import Client, Events
@@ -40,6 +41,7 @@ class Call:
         self._words = words
         self._json = bool(words.json)
         self._given: dict[str, Any] = {}
+        self._taken_raw = False
         self._image_text: str | None = None
         """the image that the command is about, in the user's words"""
 
@@ -66,7 +68,7 @@ class Call:
         if self._json:
             output.show_json(result)
         else:
-            output.show(view(result, Shown(self.verb, self._given, self.names)))
+            output.show(view(result, Shown(self.verb, self._given, self.names, self._taken_raw)))
         return FAILED if isinstance(result, CheckReport) and not result.healthy else OK
 
     def _show_begun(self, task: TaskInfo[Any]) -> int:
@@ -108,6 +110,7 @@ class Call:
             if argument.kind is Kind.FILE:
                 name = argument.parameter.name
                 given[name] = opened.enter_context(self._file(argument, str(texts[name])))
+                self._look(argument, given[name], str(texts[name]))
 
     def _value(self, argument: Argument, text: Any) -> Any:
         if argument.many:
@@ -160,6 +163,13 @@ class Call:
         if argument.parameter.extra.get("mode") == "write":
             return files.writing(text, force=self._words.force, wait=self._words.wait)
         return files.reading(text)
+
+    def _look(self, argument: Argument, descriptor: int, text: str) -> None:
+        """At a file that is to become a disk; one that was said to be raw is taken as it is."""
+        if argument.parameter.extra.get("mode") == "write" or "source_format" in self._given:
+            return
+        outside.refuse_no_disk(descriptor, text, otherwise=", or add --source-format raw to take the file as it is")
+        self._taken_raw = outside.seems_raw(descriptor)
 
     def listen(self) -> int:
         """Print events until the user or the service has enough."""
@@ -219,7 +229,7 @@ _SPECIAL: dict[str, Callable[[Call], int]] = {
 
 def run(verb: Verb, words: argparse.Namespace) -> int:
     """Call a verb with the words of a command line; the exit status."""
-    client, address = open_client(words.connect)
+    client, address = open_client(words.connect, patience(words.connect_timeout))
     call = Call(client, address, verb, words)
     try:
         return call.run()

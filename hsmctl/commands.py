@@ -37,6 +37,20 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """The order of the help.  A class that stands in none is shown under the last heading."""
 
 
+OWN: dict[str, str] = {
+    "doctor": "Tell what this host lacks, and whether the service works.",
+    "completion": "Print the script that completes commands and names in a shell.",
+}
+"""The commands that no verb stands behind."""
+
+OWN_OF: dict[str, dict[str, str]] = {
+    "image": {
+        "upload": "Upload a local file as a new image; the same command again goes on where it was.",
+        "download": "Download an image into a local file; the same command again goes on where it was.",
+    },
+}
+"""Commands of a class that take more than one call: what each does in a line."""
+
 @dataclass(frozen=True)
 class Default:
     """What a class alone means, without a command."""
@@ -145,6 +159,18 @@ def is_place(name: str, kind: Kind) -> bool:
 def _names_its_domain(verb: Verb) -> bool:
     # What only an administrator may do to a domain is never done to one that was not named.
     return verb.declaration.right >= Right.ADMINISTER or len(verb.declaration.positional) > 1
+
+
+def with_command(word: str) -> list[str]:
+    """The whole commands whose last word is this one."""
+    found = [
+        f"{class_.lower()} {word}"
+        for names in classes().values()
+        for class_ in names
+        for verb in verbs_of(class_)
+        if word in (kebab(verb.name), *ALIASES.get(kebab(verb.name), ()))
+    ]
+    return found + [f"{class_} {word}" for class_, names in OWN_OF.items() if word in names]
 
 
 def starts_task(verb: Verb) -> bool:

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from hsmctl.codes import USAGE
+from hsmctl import waiting
+from hsmctl.codes import UNREACHABLE, USAGE
 from hsmctl.failure import Refusal
 from libvdsm.api.errors import ConnectionFailed
 from libvdsm.client import Client, connect
@@ -38,25 +39,51 @@ def given_address(option: str | None) -> str | None:
     return option or os.environ.get(ENVIRONMENT) or None
 
 
-def open_client(option: str | None) -> tuple[Client, str]:
-    """A client and the address that it is connected to."""
+def open_client(option: str | None, seconds: float = 0.0) -> tuple[Client, str]:
+    """A client and the address that it is connected to; a service that is being started has some seconds."""
     address = given_address(option)
     if address is not None:
         try:
             with _without_interrupt(address):
+                _refuse_denied(waiting.until_one_listens([address], seconds))
                 return connect(address), address
         except ValueError as error:
             raise Refusal("BadAddress", str(error), status=USAGE) from None
+    return _open_default(seconds)
+
+
+def _open_default(seconds: float) -> tuple[Client, str]:
+    paths = default_sockets()
+    # Where none of the folders is there, no service has been started, and waiting for one is in vain.
+    if not any(os.path.isdir(path.parent) for path in paths):
+        seconds = 0.0
+    unreachable = waiting.until_one_listens([f"unix:{path}" for path in paths], seconds)
     failures = []
-    for path in default_sockets():
+    for path in paths:
+        address = f"unix:{path}"
         try:
-            return connect(f"unix:{path}"), f"unix:{path}"
+            if address not in unreachable:
+                return connect(address), address
+            failures.append(ConnectionFailed(address=address, reason=unreachable[address].strerror or "no answer"))
         except ConnectionFailed as error:
             failures.append(error)
+    _refuse_denied(unreachable)
     reasons = "; ".join(dict.fromkeys(error.reason for error in failures))
     failed = ConnectionFailed(address=" or ".join(error.address for error in failures), reason=reasons)
     failed.add_note(HOW_TO_START)
     raise failed
+
+
+def _refuse_denied(unreachable: dict[str, OSError]) -> None:
+    """A service that is not this user's: starting another is no answer."""
+    for address, error in unreachable.items():
+        if isinstance(error, PermissionError):
+            msg = (
+                f"{address} is there, and this user may not use it: the service runs for another user. Ask its "
+                "administrator for access (the setting listen.unix_mode), or use hsmctl as that "
+                "user; a service of your own is started with `hsmd --home FOLDER`"
+            )
+            raise Refusal("ConnectionFailed", msg, status=UNREACHABLE)
 
 
 @contextlib.contextmanager

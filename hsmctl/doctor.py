@@ -65,9 +65,9 @@ TOOLS = (
 )
 
 
-def doctor(connect: str | None, *, as_json: bool) -> int:
-    """Look at everything, and say what is missing; the exit status."""
-    findings = list(examine(connect))
+def doctor(connect: str | None, *, as_json: bool, seconds: float = 0.0) -> int:
+    """Look at everything, and say what is missing; the exit status.  A service that starts has some seconds."""
+    findings = list(examine(connect, seconds))
     healthy = all(finding.state != "missing" for finding in findings)
     if as_json:
         print(json.dumps({"healthy": healthy, "findings": [asdict(f) for f in findings]}, indent=2))
@@ -80,7 +80,7 @@ def doctor(connect: str | None, *, as_json: bool) -> int:
     return OK if healthy else FAILED
 
 
-def examine(connect: str | None) -> Iterator[Finding]:
+def examine(connect: str | None, seconds: float = 0.0) -> Iterator[Finding]:
     """All findings: this host first, then the service."""
     yield _python()
     yield Finding("user", "info", f"uid {os.getuid()}{' (root)' if os.getuid() == 0 else ''}")
@@ -88,7 +88,7 @@ def examine(connect: str | None) -> Iterator[Finding]:
         yield examine_tool(tool)
     yield _kvm()
     yield from _sockets(connect)
-    yield from _service(connect)
+    yield from _service(connect, seconds)
 
 
 def examine_tool(tool: Tool, *, path: str | None = None) -> Finding:
@@ -145,9 +145,9 @@ def _sockets(connect: str | None) -> Iterator[Finding]:
         yield Finding("socket", "ok" if there else "info", f"{path} {'exists' if there else 'does not exist'}")
 
 
-def _service(connect: str | None) -> Iterator[Finding]:
+def _service(connect: str | None, seconds: float) -> Iterator[Finding]:
     try:
-        client, address = within(_PATIENCE, lambda: open_client(connect))
+        client, address = within(seconds + _PATIENCE, lambda: open_client(connect, seconds))
     except TimeoutError as error:
         yield Finding("service", "missing", str(error), "Look at its log; restart it")
         return

@@ -17,6 +17,8 @@ from hsmctl.tables import command, ids
 from hsmctl.values import show_time
 from libvdsm.api.audit import AuditPage, AuditRecord
 
+UNRECORDED = "Nothing is recorded."
+"""Also where conditions were given: it is true of what was asked for."""
 _LOOKED_UP = 10
 """Images that are gone, and are looked up in the whole log: each takes some milliseconds."""
 
@@ -40,7 +42,7 @@ def history(page: AuditPage, shown: Shown) -> View:
         domain = record.domain
         rows.append([*row, domains.get(domain, brief[domain]) if domain else "-"] if several else row)
     headings = ["TIME", "USER", "COMMAND", "WHAT", "OUTCOME", "ERROR"] + ["DOMAIN"] * several
-    table = Table(headings, rows, empty="Nothing is recorded.")
+    table = Table(headings, rows, empty=UNRECORDED)
     return Pieces([table, "Older ones: `hsmctl audit list`."]) if page.next else table
 
 

@@ -10,9 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from hsmctl.argparser import Parser, UsageError
 from hsmctl.codes import BROKEN_PIPE, INTERRUPTED, OK, USAGE
-from hsmctl.failure import Refusal, report
-from hsmctl.parser import Parser, build
+from hsmctl.failure import Refusal, report, report_usage
+from hsmctl.parser import build
+from hsmctl.waiting import patience
 from libvdsm.api import VERSION
 from libvdsm.declare import ApiError
 
@@ -39,6 +41,13 @@ def run(argv: Sequence[str]) -> int:
         from hsmctl.completion import complete
 
         complete(build())
+    try:
+        return _run(argv)
+    except UsageError as error:
+        return report_usage(error, as_json="--json" in argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = build(argv)
     words, rest = parser.parse_known_args(argv)
     named: Parser = getattr(words, "parser", parser)
@@ -56,6 +65,8 @@ def run(argv: Sequence[str]) -> int:
             return _own(words)
     except (ApiError, Refusal) as error:
         return report(error, as_json=words.json)
+    if words.json:
+        named.error("missing: COMMAND")
     named.print_help()
     return USAGE
 
@@ -64,7 +75,7 @@ def _own(words: argparse.Namespace) -> int:
     if words.own == "doctor":
         from hsmctl.doctor import doctor
 
-        return doctor(words.connect, as_json=words.json)
+        return doctor(words.connect, as_json=words.json, seconds=patience(words.connect_timeout))
     if words.own.startswith("image "):
         from hsmctl.transfer.command import run
 

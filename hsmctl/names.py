@@ -95,6 +95,9 @@ def choose(text: str, candidates: Sequence[Candidate], *, what: str, where: str,
         raise Refusal("Ambiguous", msg)
     close = difflib.get_close_matches(text, {c.name for c in candidates if c.name}, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"`{see}` shows what there is."
+    plain = text.lower().replace("-", "")
+    if 0 < len(plain) < _SHORTEST and any(candidate.id.hex.startswith(plain) for candidate in candidates):
+        hint = f"give at least {_SHORTEST} characters of an id."
     msg = f"there is no {what} {text!r}{where}; {hint}"
     raise Refusal("NoMatch", msg)
 

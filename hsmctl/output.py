@@ -95,7 +95,10 @@ def show_json(value: Any, *, lines: bool = False) -> None:
 def show_error(error: ErrorInfo, *, as_json: bool) -> None:
     """An error on standard error."""
     if as_json:
-        print(json.dumps(msgspec.to_builtins(error), indent=2, ensure_ascii=False), file=sys.stderr)
+        told = msgspec.to_builtins(error)
+        if not error.code:  # hsmctl's own: the numbers are the API's
+            del told["code"]
+        print(json.dumps(told, indent=2, ensure_ascii=False), file=sys.stderr)
         return
     first, _, rest = clean(error.message, lines=True).partition("\n")
     name = f"({error.name})"

@@ -8,98 +8,27 @@ is what a quick start needs.
 from __future__ import annotations
 
 import argparse
-import difflib
-import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from hsmctl import commands, queries
-from hsmctl.codes import EXPLAINED, USAGE
-from hsmctl.commands import Argument
+from hsmctl.argparser import Parser
+from hsmctl.codes import EXPLAINED
+from hsmctl.commands import OWN, OWN_OF, Argument
 from hsmctl.examples import EXAMPLES, FIRST_STEPS
 from hsmctl.transfer.arguments import add_download, add_upload
-from hsmctl.values import NAMED, Kind, choices, read
+from hsmctl.values import NAMED, Kind, choices, parse_duration, read
+from hsmctl.waiting import DEFAULT, ENVIRONMENT
 from libvdsm.api import CLASSES, VERBS
 from libvdsm.client.connect import FORMS
 from libvdsm.declare import Verb, meta_of
-
-OWN: dict[str, str] = {
-    "doctor": "Tell what this host lacks, and whether the service works.",
-    "completion": "Print the script that completes commands and names in a shell.",
-}
-"""The commands that no verb stands behind."""
-
-OWN_OF: dict[str, dict[str, str]] = {
-    "image": {
-        "upload": "Upload a local file as a new image; the same command again goes on where it was.",
-        "download": "Download an image into a local file; the same command again goes on where it was.",
-    },
-}
-"""Commands of a class that take more than one call: what each does in a line."""
 
 SHELLS = ("bash", "zsh", "fish")
 
 Completer = Callable[..., Iterable[str]]
 
-_WIDTH = 100
 _TEXT = 88
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with help as it is wanted here, and a suggestion for what was mistyped."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Formatter, **given)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = super().parse_known_args(None if args is None else list(queries.joined(args)), namespace)
-        # argparse takes an argument of any number for none at the first option; what follows is its own all the same.
-        several = next((action for action in self._actions if action.nargs == "*"), None)
-        if several is not None and rest and not getattr(found, several.dest) and not any(w[:1] == "-" for w in rest):
-            setattr(found, several.dest, self._get_values(several, rest))
-            rest = []
-        return found, rest
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        known = list(action.choices or ())
-        if action.choices is None or value in known:
-            return
-        what = "command" if action.dest in ("class_", "verb_") else "value"
-        hint = _suggestion(value, known) or f"there is {', '.join(known)}"
-        shown = "" if what == "command" else f"{'/'.join(action.option_strings) or action.metavar}: "
-        msg = f"{shown}there is no {what} {value!r}; {hint}"
-        raise argparse.ArgumentError(None, msg)
-
-    def refuse_rest(self, rest: Sequence[str]) -> NoReturn:
-        """End because of words that no argument takes."""
-        known = [option for action in self._actions for option in action.option_strings]
-        options = [word.partition("=")[0] for word in rest if word.startswith("-")]
-        if options:
-            hint = _suggestion(options[0], known)
-            self.error(f"there is no option {options[0]}{'; ' + hint if hint else ''}")
-        self.error(f"too many arguments: {' '.join(rest)}")
-
-    def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ").replace("the following arguments are required:", "missing:")
-        self.exit(USAGE, f"hsmctl: error: {text}\n{self.format_usage().rstrip()}\nMore: {self.prog} --help\n")
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=min(_WIDTH, _terminal_width()))
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def _terminal_width() -> int:
-    try:
-        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns
-    except (OSError, ValueError):
-        return _WIDTH
 
 
 def build(words: Sequence[str] | None = None) -> Parser:
@@ -125,7 +54,8 @@ def _top_description() -> str:
         lines.append(f"{heading}:")
         for name in names:
             lines.append(f"  {name.lower():<12}{commands.in_cli_words(_first_line(CLASSES[name].__doc__))}")
-            verbs = ", ".join(commands.short_name(verb) for verb in commands.verbs_of(name))
+            own = OWN_OF.get(name.lower(), {})
+            verbs = ", ".join([*(commands.short_name(verb) for verb in commands.verbs_of(name)), *own])
             lines += textwrap.wrap(verbs, _TEXT, initial_indent=" " * 14, subsequent_indent=" " * 14)
         lines.append("")
     lines.append("This host:")
@@ -133,7 +63,7 @@ def _top_description() -> str:
     lines += ["", "First steps:", *[f"  {line}" for line in FIRST_STEPS], ""]
     lines += textwrap.wrap(
         "hsmctl COMMAND --help tells more, with examples. Where an id is expected, a name or the beginning "
-        "of the id will do. With one domain only, --domain can be left out.",
+        "of the id, four characters or more, will do. With one domain only, --domain can be left out.",
         _TEXT,
     )
     return "\n".join(lines)
@@ -153,15 +83,31 @@ def _add_globals(group: argparse._ArgumentGroup, *, first: bool = False) -> None
         help=f"where the service is: {FORMS}; otherwise $HSM_CONNECT, otherwise this host's own",
     )
     _complete(connect, _no_names)
+    timeout = group.add_argument(
+        "--connect-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=absent,
+        help="how long to wait for a service of this host that is not there, as while it starts; 0: not at all "
+        f"(otherwise ${ENVIRONMENT}, otherwise {DEFAULT:g}s)",
+    )
+    _complete(timeout, _no_names)
     group.add_argument(
         "--json",
         action="store_true",
         default=False if first else argparse.SUPPRESS,
-        help="print what the service answers, as JSON; errors too, on standard error",
+        help="print what the service answers, as JSON; errors too, on standard error (hsmctl's own have no code)",
     )
     if first:
         group.add_argument("--version", action="store_true", help="print the version, and that of the API")
     group.add_argument("-h", "--help", action="help", help="print this help")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_class(top: argparse._SubParsersAction[Parser], name: str, cls: type) -> None:
@@ -195,6 +141,9 @@ def _class_description(name: str, cls: type) -> str:
         command = commands.kebab(verb.name)
         shown = ", ".join([command, *commands.ALIASES.get(command, ())])
         text = commands.in_cli_words(" ".join(_first_line(verb.doc).split()), verb)
+        if len(shown) > 22:
+            lines.append(f"  {shown}")
+            shown = ""
         lines += textwrap.wrap(text, _TEXT, initial_indent=f"  {shown:<22} ", subsequent_indent=" " * 25)
     if default := commands.DEFAULTS.get(name):
         lines.append(f"  {'(none)':<22} Tell {default.about}.")
@@ -218,8 +167,16 @@ def _shown(argument: Argument) -> str:
     return f"[{word}]" if _count(argument) in ("*", "?") else word
 
 
+_OWN_WORDS = {
+    "Event.subscribe": "Print events as they happen, one a line, until ^C.\n\n"
+    "With --after N, those that came after event N and are still kept come first: none is missed between two runs. Over "
+    "HTTP the service is asked again and again.",
+}
+"""Help where the API's speaks to programs."""
+
+
 def _description(verb: Verb) -> str:
-    paragraphs = commands.in_cli_words(verb.doc, verb).split("\n\n")
+    paragraphs = commands.in_cli_words(_OWN_WORDS.get(verb.full, verb.doc), verb).split("\n\n")
     if verb.declaration.deprecated_since:
         instead = f"; use {verb.declaration.replaced_by}" if verb.declaration.replaced_by else ""
         paragraphs.append(f"Deprecated since {verb.declaration.deprecated_since}{instead}.")
@@ -251,7 +208,7 @@ def _add_positional(group: argparse._ArgumentGroup, verb: Verb, argument: Argume
         metavar=argument.metavar,
         nargs=_count(argument),
         type=_reader(argument),
-        choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
+        choices=_choices(verb, argument),
         help=_help(verb, argument),
     )
     _complete(action, _completer(argument))
@@ -271,11 +228,21 @@ def _add_option(group: argparse._ArgumentGroup, verb: Verb, argument: Argument) 
         nargs="+" if argument.many else None,
         action="extend" if argument.many else "store",
         type=_reader(argument),
-        choices=choices(argument.parameter) if argument.kind is Kind.CHOICE else None,
+        choices=_choices(verb, argument),
         help=help_,
     )
     in_query = argument.parameter.name in queries.PARAMETERS
     _complete(action, queries.Completer(verb, argument.parameter.name) if in_query else _completer(argument))
+
+
+_TAKEN = {("Image.export", "format"): ["raw", "qcow2"]}
+"""Of an enumeration, the values that are not always refused."""
+
+
+def _choices(verb: Verb, argument: Argument) -> list[str] | None:
+    if argument.kind is not Kind.CHOICE:
+        return None
+    return _TAKEN.get((verb.full, argument.parameter.name)) or choices(argument.parameter)
 
 
 def _count(argument: Argument) -> str | None:

@@ -32,7 +32,7 @@ def _snapshots(image: ImageInfo) -> str:
 SENTENCES: dict[str, Callable[[Any, Shown], View]] = {
     "Image.create": lambda image, _: f"Created {_about(image)}.",
     "Image.clone": lambda image, s: f"Cloned {s.name('template')}: {_about(image)}.",
-    "Image.import": lambda image, _: f"Imported {_about(image)}.",
+    "Image.import": lambda image, s: f"Imported {_about(image)}{'; the file was taken as raw' if s.taken_raw else ''}.",
     "Image.snapshot": lambda image, s: (
         f"Kept the present state of {image.name or image.id} as a snapshot"
         f"{' named ' + s.given['name'] if s.given.get('name') else ''}; it has {image.snapshots} now."

@@ -18,6 +18,8 @@ class Shown:
     verb: Verb
     given: Mapping[str, Any]
     names: Names
+    taken_raw: bool = False
+    """Whether a local file was taken for raw data because nothing in it says otherwise."""
 
     def name(self, parameter: str) -> str:
         """What the user called the thing that a parameter means."""

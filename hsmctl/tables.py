@@ -16,12 +16,9 @@ from hsmctl.output import Cell, Facts, Pieces, Styled, Table, View
 from hsmctl.shown import Shown
 from hsmctl.values import parse_id, show_duration, show_size, show_size_exactly, show_time
 from libvdsm.api import VERBS
-from libvdsm.api.config import Settings
 from libvdsm.api.domain import CheckReport, DomainDump, DomainPage, GarbageReport, Problem
 from libvdsm.api.event import EventInfo, EventPage
-from libvdsm.api.host import Capabilities, PingInfo
 from libvdsm.api.image import ImagePage
-from libvdsm.api.session import SessionInfo
 from libvdsm.api.task import TaskPage
 from libvdsm.api.transfer import Direction, TransferPage
 from libvdsm.api.types import (
@@ -34,6 +31,11 @@ from libvdsm.api.types import (
     VolumeRole,
 )
 from libvdsm.api.volume import VolumePage
+
+_NO_DOMAINS = (
+    "No domain is served. Make one with `hsmctl domain create NAME PATH`, or serve one that is there with "
+    "`hsmctl domain attach PATH`."
+)
 
 
 def ids(items: Iterable[UUID]) -> dict[UUID, str]:
@@ -83,6 +85,8 @@ def _images(page: ImagePage, shown: Shown) -> View:
     headings = ["NAME", "ID", "SIZE", "USED", "SNAPSHOTS", "TEMPLATE", "IN USE"]
     headings += ["DOMAIN"] * several + ["TAGS"] * tagged + ["DAMAGE"] * damaged
     empty = "There are no images yet. Make one with `hsmctl image create NAME --size 64G`."
+    if not page.items and not shown.names.domain_candidates():
+        empty = _NO_DOMAINS
     return Table(headings, rows, frozenset({"SIZE", "USED", "SNAPSHOTS"}), empty)
 
 
@@ -200,9 +204,8 @@ def _domains(page: DomainPage, _: Shown) -> View:
     for d in page.items:
         row: list[Cell] = [d.name or "-", brief[d.id], d.type, state(d.state), d.path]
         rows.append([*row, Styled(d.problem, "red") if d.problem else "-"] if trouble else row)
-    empty = "There are no domains yet. Make one with `hsmctl domain create NAME PATH`."
     headings = ["NAME", "ID", "TYPE", "STATE", "PATH"] + ["PROBLEM"] * trouble
-    return Table(headings, rows, empty=empty)
+    return Table(headings, rows, empty=_NO_DOMAINS)
 
 
 def _tasks(page: TaskPage, _: Shown) -> View:
@@ -291,43 +294,6 @@ def _garbage(report: GarbageReport, _: Shown) -> View:
     return Pieces(["\n".join(lines), total]) if lines else "There was no garbage."
 
 
-def _settings(settings: Settings, _: Shown) -> View:
-    rows: list[list[Cell]] = [
-        [
-            f"{item.section}.{item.key}",
-            item.value if item.value == item.default else Styled(item.value, "yellow"),
-            "-" if item.value == item.default else item.default,
-            " ".join(item.description.split()),
-        ]
-        for item in settings.items
-    ]
-    source: list[View] = [f"Read from {settings.file}."] if settings.file else ["No file was read."]
-    return Pieces([Table(["SETTING", "VALUE", "DEFAULT, IF OTHER", "MEANING"], rows), *source])
-
-
-def _session(session: SessionInfo, _: Shown) -> View:
-    every = len(session.verbs) == len(VERBS)
-    pieces = facts(session, without=("verbs",) if every else ())
-    return pieces if not every else Pieces([pieces, "All verbs may be called."])
-
-
-def _capabilities(able: Capabilities, _: Shown) -> View:
-    lacking = sorted(set(VERBS) - set(able.verbs))
-    newer = sorted(set(able.verbs) - set(VERBS))
-    verbs: list[tuple[str, Cell | None]] = [
-        ("Verbs", f"{len(able.verbs)}, all that this hsmctl knows" if not lacking else str(len(able.verbs))),
-        ("Lacking", ", ".join(lacking) or None),
-        ("Newer", ", ".join(newer) or None),
-    ]
-    return Pieces([facts(able, without=("verbs",)), Facts(verbs)])
-
-
-def _ping(ping: PingInfo, _: Shown) -> View:
-    apart = abs(time.time() - ping.time)
-    note = f"; its clock is {show_duration(apart)} apart" if apart > 2 else ""
-    return f"The service answers{note}."
-
-
 def _dump(dump: DomainDump, shown: Shown) -> View:
     pieces: list[View] = [facts(dump.domain), Facts(list(dump.metadata.items()), "Metadata")]
     if dump.facts:
@@ -357,8 +323,11 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _transfers(page: TransferPage, _: Shown) -> View:
+def _transfers(page: TransferPage, shown: Shown) -> View:
     brief = ids(item.id for item in page.items)
+    names: dict[UUID, str] = {}
+    for domain in {item.domain for item in page.items if not item.name}:
+        names |= shown.names.image_names(domain)
     rows = []
     for item in page.items:
         size, arrived = show_size(item.size), show_size(item.arrived)
@@ -366,7 +335,7 @@ def _transfers(page: TransferPage, _: Shown) -> View:
         row: list[Cell] = [
             brief[item.id],
             item.direction.value,
-            item.name or str(item.image)[:8],
+            item.name or names.get(item.image) or str(item.image)[:8],
             state(item.state),
             size,
             arrived if upload else "-",
@@ -389,10 +358,6 @@ LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     TransferPage: _transfers,
     CheckReport: _check,
     GarbageReport: _garbage,
-    Settings: _settings,
-    SessionInfo: _session,
-    PingInfo: _ping,
-    Capabilities: _capabilities,
     DomainDump: _dump,
     PreparedInfo: _prepared,
     EventPage: lambda page, _: "\n".join([*map(event_line, page.items), f"Next: --after {page.next}"]),

@@ -19,6 +19,8 @@ from libvdsm.config import parse_size
 from libvdsm.declare import Parameter, Verb, bare
 
 _UNITS = "KMGTP"
+_SMALLEST = 2**20
+"""Bytes that a disk has when it is given without a unit; a smaller number has lost its unit."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?\Z")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -124,6 +126,7 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
         return text
     if kind is Kind.SIZE:
         value = parse_size(text)
+        _refuse_forgotten_unit(parameter, text, value)
     elif kind is Kind.SECONDS:
         value = parse_duration(text)
     elif kind is Kind.MOMENT:
@@ -139,6 +142,15 @@ def read(kind: Kind, parameter: Parameter, text: str) -> Any:
         return msgspec.convert(value, (element(parameter) or parameter).type)
     except msgspec.ValidationError as error:
         raise ValueError(_plain_words(str(error), kind)) from None
+
+
+def _refuse_forgotten_unit(parameter: Parameter, text: str, size: int) -> None:
+    """A disk of some bytes is what nobody wants, and what ``--size 10`` would make."""
+    text = text.strip()
+    if parameter.name == "capacity" and 0 < size < _SMALLEST and text[-1:].isdigit():
+        unit = "G" if size < 1024 else "M"
+        msg = f"{text} is {text} byte{'' if size == 1 else 's'}; did you mean {text}{unit}? Write {text}B for bytes"
+        raise ValueError(msg)
 
 
 def parse_id(text: str) -> uuid.UUID | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from hsmctl import about
 from hsmctl.backup import bitmaps, extents
+from hsmctl.commands import Argument, arguments
 from hsmctl.fields import facts
-from hsmctl.history import history
+from hsmctl.history import UNRECORDED, history
 from hsmctl.output import Table, View
 from hsmctl.secrets import secrets
 from hsmctl.sentences import SENTENCES
@@ -24,6 +26,7 @@ from libvdsm.api.types import Nothing
 
 _LOOKS: dict[type, Callable[[Any, Shown], View]] = {
     **LOOKS,
+    **about.LOOKS,
     AuditPage: history,
     BitmapPage: bitmaps,
     ExtentPage: extents,
@@ -46,6 +49,15 @@ def view(result: Any, shown: Shown) -> View:
 
 def _filtered(made: View, shown: Shown) -> View:
     """A list that a filter left empty does not say that there is nothing."""
-    if isinstance(made, Table) and "filter" in shown.given:
+    if not isinstance(made, Table):
+        return made
+    if "filter" in shown.given:
         return dataclasses.replace(made, empty="Nothing fits the filter.")
+    narrowing = [a.shown for a in arguments(shown.verb) if a.parameter.name in shown.given and _narrows(a)]
+    if narrowing and made.empty != UNRECORDED:
+        return dataclasses.replace(made, empty=f"None fits; without {' and '.join(narrowing)} there may be some.")
     return made
+
+
+def _narrows(argument: Argument) -> bool:
+    return not argument.required and argument.parameter.name not in ("domain", "limit", "sort", "start")

@@ -130,7 +130,8 @@ def _read(path: Path) -> Iterator[tuple[str, str, str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read: {error}"
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path}: cannot be read: {reason}"
         raise ConfigError(msg) from None
     section = ""
     for number, raw in enumerate(text.splitlines(), 1):
@@ -156,6 +157,14 @@ def _convert(key: Key, text: str, where: str) -> Any:
         raise ConfigError(msg) from None
 
 
+def _number(kind: type[int | float], text: str) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        msg = f"expected a {'whole ' if kind is int else ''}number"
+        raise ValueError(msg) from None
+
+
 def _plain(key: Key, text: str) -> Any:
     kind = bare(key.type)
     if kind is bool:
@@ -164,9 +173,9 @@ def _plain(key: Key, text: str) -> Any:
             raise ValueError(msg)
         return _WORDS[text.lower()]
     if kind is int:
-        return parse_size(text) if key.unit == "bytes" else int(text)
+        return parse_size(text) if key.unit == "bytes" else _number(int, text)
     if kind is float:
-        return float(text)
+        return _number(float, text)
     if typing.get_origin(kind) is list:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text

@@ -64,6 +64,8 @@ class Registry:
         self._open: dict[DomainId, Domain] = {}
         with suppress(FileNotFoundError):
             os.unlink(str(file) + NEW)
+        self.remembers = file.exists()
+        """Whether a domain has been served before, even if none is now."""
         self._attached = self._read()
 
     def driver(self, type_: str) -> type[Domain]:

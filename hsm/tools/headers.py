@@ -132,11 +132,14 @@ QCOW2_VERSION_2 = Qcow2Version3(0, 0, 0, 4, 72)
 
 
 def qcow2(file: Reader) -> int:
+    sane(file.size >= QCOW2_VERSION_2.header_length, "it ends within its qcow2 header")
     header = Qcow2._make(file.fields(">4sIQIIQIIQQIIQ", 0))
     require(header.version in (2, 3), Kind.UNSUPPORTED, f"qcow2 version {header.version}")
     if header.backing_offset or header.backing_length:
         name = file.quoted(header.backing_offset, header.backing_length)
-        raise Refused(Kind.BACKING_FILE, f"it is a difference to the backing file {name}")
+        named = bool(header.backing_offset) and name != quoted(b"")
+        detail = f"it is a difference to the backing file {name}"
+        raise Refused(Kind.BACKING_FILE, detail if named else "its header speaks of a backing file, and names none")
     require(header.encryption == 0, Kind.ENCRYPTED, f"qcow2 encryption method {header.encryption}")
     sane(9 <= header.cluster_bits <= 21, f"clusters of 2^{header.cluster_bits} bytes")
     cluster = 1 << header.cluster_bits

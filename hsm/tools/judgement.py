@@ -87,7 +87,7 @@ def judge(file: Reader, declared: str | None) -> Inspected:
     found = "+".join(sorted(claims)) or "raw"
     try:
         require(len(claims) <= 1, Kind.FORMAT_MISMATCH, f"it is several things at once: {found}")
-        require(declared in (None, found), Kind.FORMAT_MISMATCH, f"declared as {declared!a}, it is {found}")
+        require(declared in (None, found), Kind.FORMAT_MISMATCH, _difference(found))
         require(found in CHECKS, Kind.UNSUPPORTED, f"images of format {found} are not taken in")
         capacity = CHECKS[found](file)
         second_opinion(file, found)
@@ -95,6 +95,11 @@ def judge(file: Reader, declared: str | None) -> Inspected:
         refused.found = found
         raise
     return Inspected(found, capacity)
+
+
+def _difference(found: str) -> str:
+    """Why a file is what it is, and not what it was declared to be."""
+    return "nothing in it marks another format" if found == "raw" else f"it has the marks of {found}"
 
 
 def signatures(file: Reader) -> set[str]:

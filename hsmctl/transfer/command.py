@@ -18,6 +18,7 @@ from hsmctl.names import Names
 from hsmctl.transfer import downloading, uploading
 from hsmctl.transfer.patience import Service
 from hsmctl.values import show_size
+from hsmctl.waiting import patience
 from libvdsm.api.types import VolumeFormat
 from libvdsm.declare import ApiError
 
@@ -33,7 +34,7 @@ class _Run:
 
 def run(words: argparse.Namespace) -> int:
     """Run the command that the words name; the exit status."""
-    client, _ = open_client(words.connect)
+    client, _ = open_client(words.connect, patience(words.connect_timeout))
     service, names = Service(words.connect, client), Names(client)
     try:
         _COMMANDS[words.own](_Run(service, names, words))

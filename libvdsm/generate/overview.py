@@ -25,7 +25,7 @@ more than the standard: `session`, the id of a session; `request`, an id of your
 processes show; and `task`, the id of a task that you own."""
 
 _XML_RPC = """\
-One parameter, a structure of the named parameters; none, if there are none.  Integers beyond 32 bits are
+Sent by `POST` to the path `/RPC2`, with the header `Content-Type: text/xml`.  One parameter, a structure of the named parameters; none, if there are none.  Integers beyond 32 bits are
 `<i8>`.  What is absent is left out: there is no `<nil/>`.  The answer is one structure."""
 
 _COMMAND_LINE = """\

@@ -25,6 +25,8 @@ log = Log("libvdsm.http")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _PORT = re.compile(r":[0-9]*\Z")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n"
+_WRONG_TYPE = b"Send the call with the header 'Content-Type: text/xml', as with curl -H 'Content-Type: text/xml' -d ...\n"
+_WRONG_METHOD = b"This is XML-RPC: calls are sent by POST to /RPC2, with the header 'Content-Type: text/xml'.\n"
 
 
 class HttpServer:
@@ -98,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif not self._meant(fields):
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
         elif fields.get("content-type", [""])[0].partition(";")[0].strip().lower() != "text/xml":
-            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _WRONG_TYPE)
         elif (length := self._declared_length(fields)) is None:
             self._refuse(HTTPStatus.LENGTH_REQUIRED)
         elif length > self._server.limits.message:
@@ -125,13 +127,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return int(text)
         return None
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    def _refuse(self, status: HTTPStatus, text: bytes = b"") -> None:
         """The body was not read, so what follows on this connection cannot be told apart: it ends."""
         self.close_connection = True
         self.send_response_only(status)
-        self.send_header("Content-Length", "0")
+        if text:
+            self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(text)))
         self.send_header("Connection", "close")
         self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the library refuses; a method that is none of ours is told what is."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            self._refuse(HTTPStatus.NOT_IMPLEMENTED, _WRONG_METHOD)
+        else:
+            super().send_error(code, message, explain)
 
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("http", text=format % args)

@@ -118,9 +118,10 @@ class Ctl:
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the user's own environment."""
+    """Nothing of the user's own environment; a service that is not there is not waited for."""
     for name in ("HSM_CONNECT", "HSM_DOMAIN", "COLUMNS", "_ARGCOMPLETE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HSM_CONNECT_TIMEOUT", "0")
 
 
 @pytest.fixture

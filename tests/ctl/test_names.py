@@ -44,8 +44,10 @@ def test_a_name_goes_before_the_beginning_of_an_id() -> None:
 
 
 def test_three_characters_are_too_few_for_the_beginning_of_an_id() -> None:
-    with pytest.raises(Refusal, match="there is no image 'ccc'"):
+    with pytest.raises(Refusal, match="there is no image 'ccc' on domain fast; give at least 4 characters of an id"):
         chosen("ccc")
+    with pytest.raises(Refusal, match="`hsmctl image list` shows what there is"):
+        chosen("fff")
 
 
 @pytest.mark.parametrize("text", ["web02", "aaaa"])

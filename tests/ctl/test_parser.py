@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
 
 from hsmctl import commands
+from hsmctl.commands import OWN, OWN_OF
 from hsmctl.examples import EXAMPLES
-from hsmctl.parser import OWN, OWN_OF, build
+from hsmctl.parser import build
 from hsmctl.values import Kind
 from libvdsm.api import VERBS
 from libvdsm.declare import Verb
@@ -156,6 +158,8 @@ def test_the_first_help_names_every_class_and_every_verb(offline: Ctl) -> None:
         assert commands.short_name(verb) in shown
     for name in OWN:
         assert f"  {name} " in shown
+    for names in OWN_OF.values():
+        assert all(name in shown for name in names)
     assert "exit codes:" in shown
 
 
@@ -171,6 +175,15 @@ def test_the_first_help_names_every_class_and_every_verb(offline: Ctl) -> None:
         ("image create web01 --size 1G --format rwa", "--format: there is no value 'rwa'; did you mean raw?"),
         ("image create web01 web02 --size 1G", "too many arguments: web02"),
         ("image create web01 --size 1G --id 12", "--id: '12' is not an id"),
+        ("image create web01 --size 10", "--size: 10 is 10 bytes; did you mean 10G? Write 10B for bytes"),
+        ("image create web01 --size 1048575", "--size: 1048575 is 1048575 bytes; did you mean 1048575M?"),
+        ("volume resize web01 20", "SIZE: 20 is 20 bytes; did you mean 20G?"),
+        ("snapshot web01", "there is no command 'snapshot'; did you mean image snapshot?"),
+        ("upload disk.img", "there is no command 'upload'; did you mean image upload?"),
+        ("list", "there is no command 'list'; did you mean image list or domain list or volume list?"),
+        ("host info", "there is no command 'info'; there is ping,"),
+        ("image create web01 --size 1G -x", "there is no option -x\n"),
+        ("image delete web01 web02", "too many arguments: web02; delete-many takes several"),
         ("image import -", "FILE: '-' is not supported"),
         ("image export web01 -", "FILE: '-' is not supported"),
         ("task wait abcd --timeout soon", "--timeout: 'soon' is not a time"),
@@ -183,6 +196,38 @@ def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(line: str, mess
     assert f"hsmctl: error: {message}" in result.err
     assert "usage: hsmctl" in result.err
     assert "--help" in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "dest", "value"),
+    [
+        ("image import ok.qcow2 --format raw okraw", "param_name", "okraw"),
+        ("image import --format raw ok.qcow2 okraw", "param_name", "okraw"),
+        ("image import ok.qcow2 okraw --format raw", "param_name", "okraw"),
+        ("image snapshot web01 --json monday", "param_name", "monday"),
+        ("image upload ok.qcow2 --json okraw", "name", "okraw"),
+        ("image clone base --size 10G web01", "param_name", "web01"),
+    ],
+)
+def test_options_may_stand_between_arguments(line: str, dest: str, value: str) -> None:
+    words, rest = build(line.split()).parse_known_args(line.split())
+    assert getattr(words, dest) == value
+    assert rest == []
+
+
+def test_a_small_size_is_taken_with_its_unit_and_a_large_one_without() -> None:
+    for text, size in (("10B", 10), ("512K", 2**19), ("1048576", 2**20)):
+        assert build().parse_args(["image", "create", "x", "--size", text]).param_capacity == size
+    assert build().parse_args(["volume", "measure", "x"]).verb.full == "Volume.measure"
+
+
+@pytest.mark.parametrize("line", ["iamge list", "image create web01", "image", "", "image list --nosuch"])
+def test_a_wrong_command_line_is_told_as_json_too(line: str, offline: Ctl) -> None:
+    result = offline(*line.split(), "--json")
+    assert (result.status, result.out) == (2, "")
+    assert result.error["name"] == "UsageError"
+    assert result.error["data"]["usage"].startswith("usage: hsmctl")
+    assert "code" not in result.error
 
 
 @pytest.mark.parametrize("line", ["", "image", "task"])
@@ -209,3 +254,21 @@ def test_no_help_is_wider_than_a_terminal(monkeypatch: pytest.MonkeyPatch, offli
 
 def test_the_version_tells_the_api_too(offline: Ctl) -> None:
     assert ", API 1." in offline.ok("--version")
+
+
+def test_formats_of_exports_are_those_that_work(offline: Ctl) -> None:
+    assert "--format {raw,qcow2}" in offline.ok("image", "export", "--help")
+    assert "--source-format {raw,qcow2,vmdk,vdi,vhdx,vpc}" in offline.ok("image", "import", "--help")
+
+
+@pytest.mark.parametrize("class_", ["host", "image", "event", "volume"])
+def test_the_texts_of_commands_stand_in_one_column(class_: str, offline: Ctl) -> None:
+    shown = offline.ok(class_, "--help").partition("commands:\n")[2].partition("\n\n")[0]
+    for line in shown.splitlines():
+        assert re.fullmatch(r"  [a-z-]+(, [a-z-]+)*|(  [a-z(),  -]{22} | {25})\S.*", line), line
+
+
+def test_the_help_of_listening_speaks_to_people(offline: Ctl) -> None:
+    shown = offline.ok("event", "listen", "--help")
+    assert "Print events as they happen" in shown
+    assert "notifications" not in shown

@@ -40,6 +40,7 @@ def test_the_answer_as_json_is_what_travels(ctl: Ctl, name: str) -> None:
     made = ctl.json("image", "create", name, "--size", "1.5M", "--description", "for tests")
     assert made["name"] == name
     assert made["capacity"] == 1536 * 1024
+    assert isinstance(made["created"], float), "as declared, and as in every other answer"
     listed = ctl.json("image", "list")["items"]
     assert next(image for image in listed if image["id"] == made["id"])["description"] == "for tests"
     told = ctl.json("image", "info", name)
@@ -143,8 +144,12 @@ def test_an_export_overwrites_only_by_force(ctl: Ctl, name: str, tmp_path: Path)
 def test_an_export_that_fails_leaves_no_file(ctl: Ctl, name: str, tmp_path: Path) -> None:
     ctl.ok("image", "create", name, "--size", "1M")
     target = tmp_path / "out"
-    assert "(NotSupported)" in ctl.refused("image", "export", name, target, "--format", "vdi")
+    ctl.ok("image", "prepare", name)
+    assert "(ImageInUse)" in ctl.refused("image", "export", name, target)
     assert not target.exists()
+    ctl.ok("image", "teardown", name)
+    result = ctl("image", "export", name, target, "--format", "vdi")
+    assert (result.status, target.exists()) == (2, False), "a format that is always refused"
 
 
 def test_a_snapshot_is_exported_by_its_name(ctl: Ctl, name: str, tmp_path: Path) -> None:

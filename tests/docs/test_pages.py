@@ -13,6 +13,7 @@ import pytest
 
 from hsm.config import HsmConfig
 from hsm.operations.catalogue import OPERATIONS
+from hsmctl.argparser import UsageError
 from hsmctl.parser import build
 from libvdsm import config
 from libvdsm.api import VERBS
@@ -88,6 +89,8 @@ def _parses(words: str) -> bool:
         build(given).parse_args(given)
     except SystemExit as ended:
         return ended.code in (0, None)
+    except UsageError:
+        return False
     return True
 
 

@@ -155,3 +155,21 @@ def test_a_domain_that_was_moved_is_attached_at_its_new_place(registry: Registry
     moved = LocalDomain.open(domain.id, str(place))
     registry.attach(attached(moved), moved)
     assert registry.get(domain.id).path == str(place)
+
+
+def test_a_default_domain_that_was_detached_stays_so_and_one_that_was_destroyed_is_made_anew(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with service.in_process(home) as app:
+        client = app.client()
+        default = client.domain.list().items[0]
+        client.wait(client.domain.detach(domain=default.id))
+    with service.in_process(home) as app:
+        client = app.client()
+        assert client.domain.list().items == []
+        client.wait(client.domain.attach(path=default.path))
+        client.wait(client.domain.format(domain=default.id))
+    with service.in_process(home) as app:
+        assert [domain.name for domain in app.client().domain.list().items] == ["default"]
+    (home / "state" / "domains.json").unlink()
+    with service.in_process(home) as app:
+        assert [domain.name for domain in app.client().domain.list().items] == ["default"], "found where it is"

@@ -68,6 +68,14 @@ def test_an_example_fits_one_screen(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < 40
 
 
+@pytest.mark.parametrize("name", sorted(TESTED))
+def test_an_example_without_an_address_says_how_it_is_run(name: str) -> None:
+    ended = subprocess.run([sys.executable, EXAMPLES / name], text=True, capture_output=True, timeout=PATIENCE, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"python examples/{name} " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_first_image_is_created_shown_and_deleted(listening: service.Daemon) -> None:
     out = run_well("first_image.py", f"unix:{listening.socket}")
     assert "created first: a guest sees 64 GiB" in out

@@ -109,8 +109,10 @@ def test_answers_are_documents_with_a_length(post: Post) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"])
 def test_nothing_but_post_is_answered(post: Post, method: str) -> None:
-    status, _ = post.status(method=method)
+    status, said = post.status(method=method)
     assert status == 501
+    assert (said == b"") is (method == "HEAD")
+    assert method == "HEAD" or said.startswith(b"This is XML-RPC: calls are sent by POST to /RPC2,")
 
 
 @pytest.mark.parametrize("path", ["/rpc2", "/RPC2/", "/RPC2?x", "/../RPC2", "/RPC22", "*", "http://localhost/RPC2"])
@@ -124,7 +126,8 @@ def test_no_other_path_is_answered(post: Post, path: str) -> None:
 )
 def test_what_a_web_page_can_make_a_browser_send_is_refused(post: Post, content_type: str) -> None:
     """Only types that a page may send to another site without asking it first."""
-    assert post.status(PING, content_type=content_type) == (415, b"")
+    status, said = post.status(PING, content_type=content_type)
+    assert (status, said.partition(b",")[0]) == (415, b"Send the call with the header 'Content-Type: text/xml'")
 
 
 def test_a_body_without_a_type_is_refused(served: Served) -> None:

@@ -9,6 +9,7 @@ here, and it follows nothing in what is accepted.
 import contextlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -158,7 +159,15 @@ def test_the_detail_names_the_file_that_would_have_been_read(lab: Lab, tmp_path:
     image = tmp_path / "image"
     lab.run("create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", str(image), "1M")
     assert str(judged(image, None)) == "backing-file: it is a difference to the backing file '/etc/shadow'"
-    assert "declared as 'vmdk', it is qcow2" in str(judged(image, "vmdk"))
+    assert str(judged(image, "vmdk")) == "format-mismatch: it has the marks of qcow2"
+
+
+def test_a_header_that_is_cut_off_or_names_nothing_is_told_as_such(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(b"QFI\xfb")
+    assert str(judged(image, None)) == "damaged: it ends within its qcow2 header"
+    image.write_bytes(struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 12, 16, 2**20, 0, 1, 0, 0, 1, 0, 0).ljust(512, b"\0"))
+    assert str(judged(image, None)) == "backing-file: its header speaks of a backing file, and names none"
 
 
 def test_the_detail_is_one_printable_line_whatever_the_name_is(lab: Lab, tmp_path: Path) -> None:
