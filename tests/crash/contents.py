@@ -57,7 +57,8 @@ def _add(found: hashlib._Hash, offset: int, block: bytes) -> None:
 def is_encrypted(file: Path) -> bool:
     """Whether a qcow2 file says so."""
     with file.open("rb") as opened:
-        return opened.read(36)[32:] not in (b"", bytes(4))
+        start = opened.read(36)
+    return start[:4] == b"QFI\xfb" and start[32:] not in (b"", bytes(4))
 
 
 def keys_of(file: Path) -> list[Path]:

@@ -408,9 +408,7 @@ def test_only_qcow2_of_version_3_has_bitmaps(scene: Scene) -> None:
     image = scene.image(MIB)
     add(scene, image)
     top = scene.snapshot(image)
-    qemu.create(
-        scene.data(top), "qcow2", MIB, "-o", f"compat=0.10,backing_file={image.leaf},backing_fmt=qcow2", "-u"
-    )
+    qemu.create(scene.data(top), "qcow2", MIB, "-o", f"compat=0.10,backing_file={image.leaf},backing_fmt=qcow2", "-u")
     raised(BitmapsNotSupported, lambda: call(scene, "Bitmap.clear", image))
 
 
