@@ -109,7 +109,8 @@ class Contents:
                 made["encrypt"] = {"format": "luks", "key-secret": f"k{number}"}
                 arguments += ["--object", f"secret,id=k{number},file={self._key(file)}"]
             node = made
-        return [*arguments, "json:" + json.dumps(node)]
+        # Who serves an upload has the file open; what was told to have arrived is written down by then.
+        return ["-U", *arguments, "json:" + json.dumps(node)]
 
     def _key(self, file: Path) -> Path:
         """What opens a volume, found by trying."""
