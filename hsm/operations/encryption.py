@@ -119,6 +119,8 @@ def luks_on(context: Context, domain: Domain, record: ImageRecord, below: Volume
     """The same for a new layer of an image, whose secret opens what it comes to stand on."""
     if record.attributes.secret is None:
         return None
+    # What is damaged is told first.
+    chains.chain_of(record, below)
     # Were it wrong here, one image would have layers of two keys.
     prove_keys(context, source_of(context, domain, record, below, alone=True))
     return new_luks(context, record.attributes.secret)

@@ -57,7 +57,8 @@ def _add(found: hashlib._Hash, offset: int, block: bytes) -> None:
 def is_encrypted(file: Path) -> bool:
     """Whether a qcow2 file says so."""
     with file.open("rb") as opened:
-        return opened.read(36)[32:] not in (b"", bytes(4))
+        start = opened.read(36)
+    return start[:4] == b"QFI\xfb" and start[32:] not in (b"", bytes(4))
 
 
 def keys_of(file: Path) -> list[Path]:
@@ -108,7 +109,8 @@ class Contents:
                 made["encrypt"] = {"format": "luks", "key-secret": f"k{number}"}
                 arguments += ["--object", f"secret,id=k{number},file={self._key(file)}"]
             node = made
-        return [*arguments, "json:" + json.dumps(node)]
+        # Who serves an upload has the file open; what was told to have arrived is written down by then.
+        return ["-U", *arguments, "json:" + json.dumps(node)]
 
     def _key(self, file: Path) -> Path:
         """What opens a volume, found by trying."""

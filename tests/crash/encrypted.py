@@ -38,6 +38,10 @@ def _define(world: World) -> None:
     world.client.secret.define(id=_NEW_SECRET, value="sesame", name="new")
 
 
+def _generate(world: World) -> None:
+    world.client.secret.generate(id=_NEW_SECRET)
+
+
 def _forget(world: World) -> None:
     world.client.secret.delete(secret=OTHER_SECRET)
 
@@ -110,6 +114,12 @@ ENCRYPTED = [
         "secret defined",
         "Secret.define",
         _define,
+        lambda before, after: sorted([*_ids(before), str(_NEW_SECRET)]) == _ids(after),
+    ),
+    Operation(
+        "secret generated",
+        "Secret.generate",
+        _generate,
         lambda before, after: sorted([*_ids(before), str(_NEW_SECRET)]) == _ids(after),
     ),
     Operation(

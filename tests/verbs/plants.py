@@ -318,6 +318,22 @@ def a_frozen_volume_that_is_called_a_leaf(world: World) -> Planted:
     return _volume(world.chain, world.middle, usable=True)
 
 
+@plants("encryption")
+def an_image_whose_attributes_name_a_secret_and_that_is_not_encrypted(world: World) -> Planted:
+    text = f'{{"version":1,"image":"{world.raw.id}","secret":"{uuid.uuid4()}"}}'
+    (world.scene.folder(world.raw) / f"{world.raw.id}.hsm").write_text(text)
+    return _volume(world.raw)
+
+
+@plants("secretMissing")
+def an_encrypted_image_whose_secret_is_forgotten(world: World) -> Planted:
+    secrets = world.scene.client.secret
+    secret = secrets.generate().id
+    image = world.scene.image(name="safe", secret=secret)
+    secrets.delete(secret=secret, force=True)
+    return _volume(image, usable=True)
+
+
 @plants("leaseMissing")
 def a_lease_file_that_is_gone(world: World) -> Planted:
     world.scene.lease(world.raw).unlink()

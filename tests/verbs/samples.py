@@ -109,12 +109,12 @@ class Samples:
 
 
 def declaring(error: str, *, without: tuple[str, ...] = ()) -> list[str]:
-    """The verbs that declare an error; those of transfers, most of which name no domain, have tests of their own."""
+    """The verbs that declare an error; those of transfers and secrets, most of which name no domain, have tests of their own."""
     return [
         verb.full
         for verb in VERBS.values()
         if verb.full not in without
-        and verb.cls != "Transfer"
+        and verb.cls not in ("Transfer", "Secret")
         and any(cls.__name__ == error for cls in verb.declaration.errors)
     ]
 
