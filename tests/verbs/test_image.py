@@ -25,6 +25,7 @@ from libvdsm.api.errors import (
 )
 from libvdsm.api.types import (
     Allocation,
+    Compat,
     ImageId,
     ImageInfo,
     Legality,
@@ -80,6 +81,7 @@ def test_create_makes_an_empty_image_and_tells_all_of_it(scene: Scene) -> None:
         name="web01",
         description="front end",
         cluster_size=65536,
+        compat=Compat.V3,
     )
     assert made == ImageInfo(
         id=image,

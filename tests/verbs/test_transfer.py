@@ -154,7 +154,7 @@ def test_a_snapshot_s_state_is_downloaded(scene: Scene) -> None:
     assert http.get(present, 0, 8192) == b"\x22" * 4096 + b"\x11" * 4096
     assert http.get(kept, 0, 8192) == b"\x11" * 8192
     assert raised(ImageInUse, lambda: scene.client.image.prepare(domain=scene.domain, image=image.id)).holder == (
-        f"transfer {present.id}, download"
+        f"transfer {present.id}, download, which can be finished or cancelled"
     )
     for transfer in (present, kept):
         assert finish(scene, transfer).state is TransferState.FINISHED
@@ -279,7 +279,7 @@ def test_no_verb_uses_an_image_that_has_not_arrived_and_it_is_no_garbage(scene: 
         lambda: wait(call.image.delete(**here)),
     ]
     for use in uses:
-        assert raised(ImageInUse, use).holder == f"transfer {transfer.id}, upload"
+        assert raised(ImageInUse, use).holder == f"transfer {transfer.id}, upload, which can be finished or cancelled"
     report = wait(call.domain.check(domain=scene.domain, deep=True))
     assert [(problem.kind, problem.image) for problem in report.problems] == [("unfinished", transfer.image)]
     assert wait(call.domain.collect_garbage(domain=scene.domain)).removed == []

@@ -43,7 +43,7 @@ def begin(scene: Scene, image: ImageInfo, intent: AnyIntent) -> None:
 )
 def test_no_verb_uses_an_unfinished_image(scene: Scene, tmp_path: Path, verb: str) -> None:
     samples = Samples(scene, tmp_path)
-    for image in (samples.image, samples.template, samples.single, samples.marked):
+    for image in (samples.image, samples.template, samples.single, samples.marked, samples.old):
         begin(scene, image, Move(to=uuid.uuid4()))
     params = samples.params(verb)
     if verb == "Volume.create":
