@@ -35,7 +35,7 @@ lint: $(READY)
 	$(VENV)/bin/lint-imports --no-cache | tail -n 12
 
 test: $(READY)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4
 
 check: lint test
 

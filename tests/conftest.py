@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterator
@@ -11,16 +12,32 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hsm.app import App
 from libvdsm.api.types import DomainId
 from libvdsm.client import Client
 from tests import service
 
+SEEDS = ("HSM_CRASH_SEED", "HSM_PROPERTY_SEED")
+"""Of what is drawn at random, one run has one; the environment hands them to its processes."""
+
 
 def pytest_configure() -> None:
-    """Shells start background jobs deaf to ^C, and programs inherit that; the tests of ^C want to be heard."""
+    """Shells start background jobs deaf to ^C, and programs inherit that; the tests of ^C want to be heard.
+
+    How fast a machine makes examples up says nothing of what is tested.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
+    for name in SEEDS:
+        os.environ.setdefault(name, str(random.randrange(10**6)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What to set for the same samples."""
+    terminalreporter.write_line("seeds: " + " ".join(f"{name}={os.environ[name]}" for name in SEEDS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,11 @@ class Hsmd:
 
     def threads(self) -> dict[int, str]:
         """All threads' names, by id."""
-        found = {
-            int(entry.name): (entry / "comm").read_text(encoding="ascii").rstrip("\n")
-            for entry in Path(f"/proc/{self.pid}/task").iterdir()
-        }
+        found = {}
+        for entry in Path(f"/proc/{self.pid}/task").iterdir():
+            # One may end at any time.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found[int(entry.name)] = (entry / "comm").read_text(encoding="ascii").rstrip("\n")
         return found | {self.pid: "main"}
 
     def gone(self, patience: float = PATIENCE) -> bool:

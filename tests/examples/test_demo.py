@@ -121,7 +121,7 @@ def test_the_demonstration_proves_its_claims_without_rights_and_without_a_termin
     for line in (
         "$ hsmd --home service &",
         f"$ hsmctl image import 'source/{image.name}' web01",
-        "$ hsmctl volume resize web01 2G",
+        "$ hsmctl image resize web01 4G",
         "$ hsmctl image snapshot web01 tuesday",
         "$ hsmctl image clone web-base web02",
         "✓ Each snapshot still reads as it did when it was taken (qemu-io, read -P).",

@@ -7,7 +7,6 @@ them the service names first is its own choice.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from libvdsm.api.errors import (
@@ -243,9 +242,8 @@ class Model:
         for layer in chain:
             blocks |= layer.blocks
         blocks = {block: pattern for block, pattern in blocks.items() if block * BLOCK < found.leaf.capacity}
+        # Made anew, so it has no bitmaps; nobody writes it either.
         copied = Layer(volume, found.leaf.capacity, blocks=blocks, text=found.leaf.text)
-        if len(chain) == 1 and found.leaf.format is copied.format and found.leaf.allocation is copied.allocation:
-            copied.bitmaps = copy.deepcopy(found.leaf.bitmaps)
         self._add(Image(image, [copied], name, is_template=True, encrypted=found.encrypted))
 
     # ---- changing

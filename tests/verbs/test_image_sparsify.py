@@ -36,6 +36,9 @@ from tests.verbs.layers import KIB, contents, sound
 from tests.verbs.provoked import provokes
 from tests.verbs.scene import MIB, Scene, raised
 
+NOTES = 64 * KIB
+"""Bytes at most that a file system takes for its notes of the holes."""
+
 
 def start(scene: Scene, of: ImageInfo, **params: Any) -> TaskInfo[SparsifyInfo]:
     task: TaskInfo[SparsifyInfo] = scene.client.image.sparsify(**{"domain": scene.domain, "image": of.id, **params})
@@ -67,7 +70,7 @@ def test_space_comes_back_and_what_a_guest_sees_stays(scene: Scene, format_: Vol
     before, metadata, length = contents(scene, image), scene.meta(image).read_bytes(), path.stat().st_size
     took = scene.look(image).actual_size
     done = sparsify(scene, image)
-    assert done.freed == took - done.image.actual_size >= 8 * MIB
+    assert done.freed == took - done.image.actual_size >= 8 * MIB - NOTES
     assert done.image == sound(scene, image)
     assert contents(scene, image) == before
     assert (scene.meta(image).read_bytes(), path.stat().st_size) == (metadata, length)
@@ -112,13 +115,13 @@ def test_all_layers_of_its_own_are_made_sparse_or_the_one_that_is_named(scene: S
         return [volume.actual_size for volume in scene.look(image).chain or []]
 
     below, low, high = sizes()
-    assert sparsify(scene, image, volume=image.leaf).freed >= 4 * MIB
+    assert sparsify(scene, image, volume=image.leaf).freed >= 4 * MIB - NOTES
     assert sizes()[1] < low
     assert (sizes()[0], sizes()[2]) == (below, high)
-    assert sparsify(scene, image).freed >= 4 * MIB
+    assert sparsify(scene, image).freed >= 4 * MIB - NOTES
     assert sizes()[2] < high
     assert sizes()[0] == below
-    assert sparsify(scene, template).freed >= 4 * MIB
+    assert sparsify(scene, template).freed >= 4 * MIB - NOTES
     assert sizes()[0] < below
     sound(scene, image)
 
@@ -130,7 +133,7 @@ def test_data_behind_what_the_tables_say_to_be_zeros_comes_back(scene: Scene) ->
     qemu.write(path, "qcow2", 0x11, 0, 4 * MIB)
     qemu.zero(path, "qcow2", MIB, 2 * MIB)
     before = contents(scene, image)
-    assert sparsify(scene, image).freed == 2 * MIB
+    assert 2 * MIB - NOTES <= sparsify(scene, image).freed <= 2 * MIB
     assert contents(scene, image) == before
     sound(scene, image)
 
@@ -143,7 +146,7 @@ def test_of_a_volume_with_internal_snapshots_only_zeros_go(scene: Scene) -> None
     qemu.image_tool("snapshot", "-c", "mine", path)
     qemu.zero(path, "qcow2", 0, MIB)
     before = path.read_bytes()
-    assert sparsify(scene, image).freed >= MIB
+    assert sparsify(scene, image).freed >= MIB - NOTES
     assert path.read_bytes() == before, "not a byte of the file has changed"
 
 
@@ -316,6 +319,6 @@ def test_a_full_storage_does_not_matter(scene: Scene, tmp_path: Path, small: Any
                 except OSError:
                     break
         before = contents(place, image)
-        assert sparsify(place, image).freed >= 4 * MIB
+        assert sparsify(place, image).freed >= 4 * MIB - NOTES
         assert contents(place, image) == before
         scene.wait(scene.client.domain.detach(domain=domain))
