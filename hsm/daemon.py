@@ -23,6 +23,8 @@ from libvdsm.config import ConfigError, load
 from libvdsm.declare import ApiError
 
 _EXIT_TAKEN = 3
+_LONGEST_RUN_DIR = 107 - len("/imageio/private/12345678")
+"""Bytes: a socket's path has 107 at most, and those of the NBD servers are the longest."""
 
 
 def main() -> None:
@@ -34,6 +36,11 @@ def main() -> None:
         config, file = _configuration(arguments)
     except ConfigError as error:
         sys.exit(f"hsmd: {error}")
+    if len(os.fsencode(config.service.run_dir)) > _LONGEST_RUN_DIR:
+        sys.exit(
+            f"hsmd: {config.service.run_dir} is too long a path for the sockets that are to be below it; at most "
+            f"{_LONGEST_RUN_DIR} bytes are possible. Set service.run_dir, or start it with another --home DIR"
+        )
     logging.setup(level=config.log.level, style=config.log.style, file=config.log.file)
     lock = _lock(config)
     if lock is None:

@@ -53,6 +53,12 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short path, whatever the test is called: sockets lie below it."""
+    return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture
 def app(tmp_path: Path) -> Iterator[App]:
     """The service in this process."""
     with service.in_process(tmp_path / "home") as running:

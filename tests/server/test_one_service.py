@@ -31,6 +31,19 @@ def test_a_second_service_in_the_same_folder_refuses_and_the_first_goes_on(serve
         assert other.result("Host.ping")
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_folder_too_deep_for_sockets_is_refused_at_once(tmp_path: Path, beyond: int) -> None:
+    home = tmp_path / ("x" * (107 - len(f"{tmp_path}//run/imageio/private/12345678") + beyond))
+    running = service.Daemon(home)
+    if not beyond:
+        running.wait()
+        assert running.stop() == 0
+        return
+    assert running.process.wait(TIMEOUT) == 1
+    assert "too long a path for the sockets" in running.log.read_text()
+    assert not (home / "run").exists()
+
+
 def test_a_killed_service_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
     with service.daemon(tmp_path / "home") as first:
         first.kill()
