@@ -140,16 +140,21 @@ def _strike(trial: Trial, moment: Moment, kind: Kind) -> Outcome:
         else:
             outcome.fired = _at_write(trial, world, world.gate, moment, kind)
         if outcome.fired:
-            _aftermath(trial, world, task, kind, outcome.violations)
+            _aftermath(trial, world, task, kind, moment, outcome.violations)
     return outcome
 
 
-def _aftermath(trial: Trial, world: World, task: Task, kind: Kind, violations: list[str]) -> None:
+def _aftermath(
+    trial: Trial, world: World, task: Task, kind: Kind, moment: Moment, violations: list[str]
+) -> None:
     assert world.gate is not None
     world.gate.open()
     if not kind.kills_service:
         world.service.wait(task)
-    trial.judge(world, kind.answers, violations, killed=kind.kills_service)
+    # What is full outside of all domains is the caller's file.
+    outside = kind is FULL and moment.file.startswith(f"{HOME}/outside/")
+    answers = frozenset({"FileNotUsable"}) if outside else kind.answers
+    trial.judge(world, answers, violations, killed=kind.kills_service)
 
 
 def _at_write(trial: Trial, world: World, gate: Gate, moment: Moment, kind: Kind) -> bool:
