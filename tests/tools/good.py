@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.formats import qemu
 from tests.tools.images import (
     EXTENT,
     KIB,
@@ -25,7 +26,7 @@ Build = Callable[[Lab, Path], None]
 
 
 def created(fmt: str, *options: str, size: str = "5M") -> Build:
-    return lambda lab, path: lab.run("create", "-q", "-f", fmt, *options, str(path), size)
+    return lambda _, path: void(qemu.create(path, fmt, size, *options))
 
 
 def converted(fmt: str, *options: str) -> Build:
@@ -35,7 +36,7 @@ def converted(fmt: str, *options: str) -> Build:
         source = path.with_suffix(".source")
         noise = os.urandom(100 * KIB)
         source.write_bytes(noise + bytes(3 * MIB) + noise + bytes(2 * MIB + 312 * KIB))
-        lab.run("convert", "-f", "raw", "-O", fmt, *options, str(source), str(path))
+        qemu.image_tool("convert", "-f", "raw", "-O", fmt, *options, str(source), str(path))
 
     return build
 
@@ -52,14 +53,14 @@ def followed_by(build: Build, *commands: tuple[str, ...]) -> Build:
     def all_of_it(lab: Lab, path: Path) -> None:
         build(lab, path)
         for command in commands:
-            lab.run(*command, str(path))
+            qemu.image_tool(*command, str(path))
 
     return all_of_it
 
 
 def with_a_bitmap(lab: Lab, path: Path) -> None:
     converted("qcow2")(lab, path)
-    lab.run("bitmap", "--add", str(path), "changes")
+    qemu.image_tool("bitmap", "--add", str(path), "changes")
 
 
 def changed(build: Build, change: Callable[[Image], Image]) -> Build:

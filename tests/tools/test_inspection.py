@@ -26,6 +26,7 @@ from hsm.tools.headers import Reader
 from hsm.tools.inspection import FORMATS, Inspected, Kind, Refused, inspect
 from hsm.tools.judgement import judge
 from libvdsm.run import Runner
+from tests.formats import qemu
 from tests.tools.good import GOOD, Build
 from tests.tools.hostile import CORPUS, LEAKS, Hostile
 from tests.tools.images import (
@@ -113,7 +114,7 @@ def test_qemu_would_have_read_a_file_of_the_host(entry: Hostile, lab: Lab) -> No
     image, output = lab.folder / "leaking", lab.folder / "leaked"
     image.write_bytes(entry.build(lab))
     fmt = entry.format.removeprefix("disk+").removesuffix("+vpc")
-    lab.run("convert", "-f", fmt, "-O", "raw", str(image), str(output))
+    qemu.image_tool("convert", "-f", fmt, "-O", "raw", str(image), str(output))
     with output.open("rb") as content:
         assert CANARY in content.read(MIB)
 
@@ -157,7 +158,7 @@ def test_a_second_judge_is_asked_who_knows_nothing_of_the_first(
 
 def test_the_detail_names_the_file_that_would_have_been_read(lab: Lab, tmp_path: Path) -> None:
     image = tmp_path / "image"
-    lab.run("create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", str(image), "1M")
+    qemu.image_tool("create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", str(image), "1M")
     assert str(judged(image, None)) == "backing-file: it is a difference to the backing file '/etc/shadow'"
     assert str(judged(image, "vmdk")) == "format-mismatch: it has the marks of qcow2"
 
@@ -203,11 +204,11 @@ def test_the_size_of_raw_is_in_whole_sectors(tmp_path: Path) -> None:
         assert judged(tmp_path / "image", "raw") == Inspected("raw", capacity)
 
 
-def test_the_stream_with_a_footer_is_one_that_qemu_reads(lab: Lab, tmp_path: Path) -> None:
+def test_the_stream_with_a_footer_is_one_that_qemu_reads(tmp_path: Path) -> None:
     """The images with bad footers prove something only if the good one is good."""
     data = os.urandom(150 * KIB)
     (tmp_path / "image").write_bytes(stream(data))
-    lab.run("convert", "-f", "vmdk", "-O", "raw", str(tmp_path / "image"), str(tmp_path / "raw"))
+    qemu.image_tool("convert", "-f", "vmdk", "-O", "raw", str(tmp_path / "image"), str(tmp_path / "raw"))
     assert (tmp_path / "raw").read_bytes().startswith(data)
 
 
