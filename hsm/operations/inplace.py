@@ -197,7 +197,7 @@ def room(context: Context, domain: Domain, moving: Moving) -> None:
     free = domain.space().free
     if moving.bytes <= free or moving.top is None or moving.into is None:
         return
-    layers, record = qemu_layers(context, domain), chains.image_of(domain, moving.top.folder)
+    layers, record = qemu_layers(context), chains.image_of(domain, moving.top.folder)
     source = source_of(context, domain, record, moving.top)
     comes = [extent for extent in layers.data(source) if extent.depth in moving.depths]
     there: list[Extent] = []

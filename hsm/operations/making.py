@@ -195,11 +195,6 @@ def qemu_io(context: Context) -> QemuIo:
     return QemuIo(context.runner, deadline=context.config.storage.tool_deadline)
 
 
-def qemu_layers(context: Context, domain: Domain) -> QemuLayers:
+def qemu_layers(context: Context) -> QemuLayers:
     storage = context.config.storage
-    return QemuLayers(
-        context.runner,
-        deadline=storage.tool_deadline,
-        quick=storage.quick_deadline,
-        direct=domain.capabilities.shared,
-    )
+    return QemuLayers(context.runner, deadline=storage.tool_deadline, quick=storage.quick_deadline)

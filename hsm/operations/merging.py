@@ -71,7 +71,7 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
     if encryption.is_encrypted(record):
         _commit_each(context, job, domain, record, run, held)
     else:
-        qemu_layers(context, domain).commit(
+        qemu_layers(context).commit(
             source_of(context, domain, record, top),
             domain.data_path(image, base.id),
             descriptors=held.descriptors,
@@ -84,7 +84,7 @@ def _commit(context: Context, job: Job, domain: Domain, image: ImageId, held: He
         # What is beyond the end of the state that it has now must not show again in what stands on it.
         cut(context, domain, chains.image_of(domain, image).volumes[base.id], capacity, held)
     if is_qcow2(base) and not fresh:
-        qemu_layers(context, domain).mend(itself(context, domain, record, base), descriptors=held.descriptors)
+        qemu_layers(context).mend(itself(context, domain, record, base), descriptors=held.descriptors)
         domain.sync_data(image, base.id)
     bitmap_merging.merge(context, domain, chains.image_of(domain, image), run, intent.known, held)
     if base.metadata.allocation is Allocation.PREALLOCATED:
@@ -110,7 +110,7 @@ def _commit_each(context: Context, job: Job, domain: Domain, record: ImageRecord
             job.progress("moving data down", before + int(volume.actual_size * percent / 100), total)
 
         source = source_of(context, domain, record, volume, alone=True).on(below)
-        qemu_layers(context, domain).commit(source, None, descriptors=held.descriptors, on_percent=on_percent)
+        qemu_layers(context).commit(source, None, descriptors=held.descriptors, on_percent=on_percent)
         domain.sync_data(record.id, base.id)
         cut(context, domain, chains.image_of(domain, record.id).volumes[base.id], volume.metadata.capacity, held)
         done += volume.actual_size
@@ -124,7 +124,7 @@ def _put_child_on_base(context: Context, domain: Domain, image: ImageId, held: H
     header, parent = child.header, as_parent(base)
     if header is None or (header.backing_file, header.backing_format) != parent:
         source = itself(context, domain, record, child)
-        qemu_layers(context, domain).name_parent(source, parent, descriptors=held.descriptors)
+        qemu_layers(context).name_parent(source, parent, descriptors=held.descriptors)
     domain.sync_data(image, child.id)
 
 

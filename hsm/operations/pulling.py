@@ -88,7 +88,7 @@ def _pull(
     record, intent = _intent(domain, image)
     top = record.volumes[VolumeId(intent.top)]
     source = source_of(context, domain, record, top)
-    layers = qemu_layers(context, domain)
+    layers = qemu_layers(context)
     old, new = _parent(record, top.metadata.parent), _parent(record, intent.parent)
     assert top.header is not None
     if top.header.snapshots:
@@ -119,7 +119,7 @@ def _pull(
 def _mend(
     context: Context, domain: Domain, record: ImageRecord, top: VolumeRecord, descriptors: tuple[int, ...]
 ) -> None:
-    qemu_layers(context, domain).mend(itself(context, domain, record, top), descriptors=descriptors)
+    qemu_layers(context).mend(itself(context, domain, record, top), descriptors=descriptors)
     domain.sync_data(top.folder, top.id)
 
 
