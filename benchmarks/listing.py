@@ -13,7 +13,10 @@ from pathlib import Path
 
 from benchmarks import programs, volumes
 from benchmarks.rounds import Sides
+from libvdsm.api.types import DomainId
+from libvdsm.client import Client
 
+_choose = random.Random(1).sample
 _VOLUMES = 2000
 _CALLS = 3
 """At a time; the figure is their median."""
@@ -25,30 +28,46 @@ _SAMPLE = 100
 def volume_list(folder: Path) -> Iterator[Sides]:
     """Volume.list over the Unix socket, all of it in the client's structures when the clock stops.
 
-    The worst case, each volume in an image of its own: a chain of several shares a folder.
+    The worst case, each volume in an image of its own: a chain of several shares a folder.  Asked again and again, as
+    agents do, while nothing changes.
     """
-    filled = volumes.fill(folder, _VOLUMES)
-    files = list(volumes.data_files(filled))
-    choose = random.Random(1).sample
+    files = _filled(folder)
     with programs.serving(folder) as (_, client, domain):
+        yield Sides(lambda: statistics.median(_listed(client, domain) for _ in range(_CALLS)), lambda: _bare(files))
 
-        def ours() -> float:
-            figures = []
-            for _ in range(_CALLS):
-                began = time.perf_counter()
-                page = client.volume.list(domain=domain)
-                figures.append(time.perf_counter() - began)
-                if len(page.items) != _VOLUMES or any(item.damage for item in page.items):
-                    raise RuntimeError(f"{len(page.items)} volumes were listed, or damaged ones")
-            return statistics.median(figures) * 1000
 
-        def bare() -> float:
-            sample = choose(files, _SAMPLE)
-            began = time.perf_counter()
-            for path in sample:
-                found = json.loads(programs.run(["qemu-img", "info", "--output=json", path]))
-                if found["virtual-size"] != volumes.CAPACITY:
-                    raise RuntimeError(f"{path}: {found}")
-            return (time.perf_counter() - began) * 1000 * _VOLUMES / _SAMPLE
+@contextmanager
+def first_list(folder: Path) -> Iterator[Sides]:
+    """The same by a service that was started just now, and has read none of them."""
+    files = _filled(folder)
 
-        yield Sides(ours, bare)
+    def ours() -> float:
+        with programs.serving(folder) as (_, client, domain):
+            return _listed(client, domain)
+
+    yield Sides(ours, lambda: _bare(files))
+
+
+def _filled(folder: Path) -> list[str]:
+    return list(volumes.data_files(volumes.fill(folder, _VOLUMES)))
+
+
+def _listed(client: Client, domain: DomainId) -> float:
+    """Milliseconds."""
+    began = time.perf_counter()
+    page = client.volume.list(domain=domain)
+    took = time.perf_counter() - began
+    if len(page.items) != _VOLUMES or any(item.damage for item in page.items):
+        raise RuntimeError(f"{len(page.items)} volumes were listed, or damaged ones")
+    return took * 1000
+
+
+def _bare(files: list[str]) -> float:
+    """Milliseconds."""
+    sample = _choose(files, _SAMPLE)
+    began = time.perf_counter()
+    for path in sample:
+        found = json.loads(programs.run(["qemu-img", "info", "--output=json", path]))
+        if found["virtual-size"] != volumes.CAPACITY:
+            raise RuntimeError(f"{path}: {found}")
+    return (time.perf_counter() - began) * 1000 * _VOLUMES / _SAMPLE

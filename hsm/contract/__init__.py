@@ -29,10 +29,12 @@ pytest.register_assert_rewrite(
     "hsm.contract.templates",
     "hsm.contract.garbage",
     "hsm.contract.attributes",
+    "hsm.contract.glances",
 )
 
 from hsm.contract.attributes import AttributesContract  # noqa: E402
 from hsm.contract.garbage import GarbageContract  # noqa: E402
+from hsm.contract.glances import GlanceContract  # noqa: E402
 from hsm.contract.leases import LeaseContract  # noqa: E402
 from hsm.contract.templates import TemplateContract  # noqa: E402
 from hsm.contract.volumes import VolumeContract  # noqa: E402
@@ -40,7 +42,7 @@ from hsm.contract.whole import WholeContract  # noqa: E402
 
 
 class DomainContract(
-    WholeContract, LeaseContract, VolumeContract, TemplateContract, GarbageContract, AttributesContract
+    WholeContract, LeaseContract, VolumeContract, TemplateContract, GarbageContract, AttributesContract, GlanceContract
 ):
     """Everything that a driver must do.  Derive, and override ``make_domain``."""
 

@@ -245,6 +245,10 @@ class Domain(ABC):
     def image(self, image: ImageId) -> ImageRecord | None:
         """An image with its volumes, read anew; None if there is no such folder."""
 
+    def glance(self, image: ImageId) -> ImageRecord | None:
+        """The same for a list, where nobody decides anything by it: what has not changed may be known from before."""
+        return self.image(image)
+
     @abstractmethod
     def find_volume(self, volume: VolumeId) -> ImageId | None:
         """The image that a published volume belongs to."""

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from hsm.domains import flocks
-from hsm.domains.base import Capabilities, DomainMissing, Held, LeaseBusy
+from hsm.domains.base import Capabilities, DomainMissing, Held, ImageRecord, LeaseBusy
 from hsm.domains.files import FileDomain
+from hsm.domains.remembered import Remembered
 from hsm.formats import domain as domain_format
-from libvdsm.api.types import DomainId, VolumeId
+from libvdsm.api.types import DomainId, ImageId, VolumeId
 
 
 class LocalDomain(FileDomain):
@@ -32,6 +33,7 @@ class LocalDomain(FileDomain):
         super().__init__(domain, path, host_id)
         self._ids = os.path.join(self.root, "dom_md", "ids")
         self._turn = threading.Lock()
+        self._remembered = Remembered(self.images)
 
     @classmethod
     def create(cls, domain: DomainId, path: str, name: str) -> LocalDomain:
@@ -66,6 +68,14 @@ class LocalDomain(FileDomain):
                 held.release()
         finally:
             self._turn.release()
+
+    def image_ids(self) -> list[ImageId]:
+        found = super().image_ids()
+        self._remembered.keep(found)
+        return found
+
+    def glance(self, image: ImageId) -> ImageRecord | None:
+        return self._remembered.image(image, self.image)
 
     def acquire_files(self, wanted: Sequence[tuple[VolumeId, str, bool]]) -> Held:
         return flocks.acquire(wanted)

@@ -65,7 +65,7 @@ class DomainService(Service, Domain):
         images = volumes = actual = promised = 0
         with storage_errors(self.context, domain):
             for image in opened.image_ids():
-                record = opened.image(image)
+                record = opened.glance(image)
                 if record is None or not record.published:
                     continue
                 images += 1

@@ -186,7 +186,7 @@ class ImageService(ImageCopyService, ImageLayerService, ImageSpaceService, Image
         infos = []
         with storage_errors(self.context, domain):
             for image in opened.image_ids():
-                record = opened.image(image) if wanted is None or image in wanted else None
+                record = opened.glance(image) if wanted is None or image in wanted else None
                 if record is not None and record.published:
                     infos.append(describe.image_info(domain, record, describe.prepared_of(opened, record, keepers)))
         return infos

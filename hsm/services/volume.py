@@ -109,7 +109,7 @@ class VolumeService(Service, Volume):
             else:
                 wanted = listing.pinned("image")
                 for item in opened.image_ids():
-                    record = opened.image(item) if wanted is None or item in wanted else None
+                    record = opened.glance(item) if wanted is None or item in wanted else None
                     if record is not None:
                         infos += describe.volume_infos(domain, record)
         items, following = listing.page(infos, limit)

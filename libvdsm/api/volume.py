@@ -194,7 +194,7 @@ class Volume(ABC):
         limit: Limit = 10_000,
         start: Cursor | None = None,
     ) -> VolumePage:
-        """List volumes with everything that `getInfo` tells, read anew from the storage.
+        """List volumes with everything that `getInfo` tells, as they lie on the storage now.
 
         If nothing else is said, they are listed by image, and each image's oldest first.
         """

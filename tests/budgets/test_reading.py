@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,6 +55,20 @@ def test_a_list_looks_at_each_file_once(
         verb(client, domain)
     # Metadata and header of two volumes in each image; the folder of images, and each image's.
     assert counted == {"open": 2 * 2 * _IMAGES, "os.listdir": 1 + _IMAGES}
+
+
+def test_a_list_reads_nothing_that_has_not_changed(client: Client, domain: DomainId) -> None:
+    images = [client.wait(client.image.create(domain=domain, capacity=2**20)) for _ in range(_IMAGES)]
+    time.sleep(1.2)  # what changed in the last second is not relied on
+    first = client.volume.list(domain=domain)
+    with counting() as counted:
+        assert client.volume.list(domain=domain) == first
+        assert len(client.image.list(domain=domain).items) == _IMAGES
+    assert counted == {"os.listdir": 2}
+    client.wait(client.image.set_tags(domain=domain, image=images[0].id, tags=["gold"]))
+    with counting() as counted:
+        client.volume.list(domain=domain)
+    assert counted == {"open": 3, "os.listdir": 2}
 
 
 @pytest.mark.parametrize("role", [VolumeRole.LEAF, VolumeRole.INTERNAL, VolumeRole.TEMPLATE])

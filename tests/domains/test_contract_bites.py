@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import pytest
 from hsm.contract.attributes import AttributesContract
 from hsm.contract.garbage import GarbageContract
+from hsm.contract.glances import GlanceContract
 from hsm.contract.leases import LeaseContract
 from hsm.contract.templates import TemplateContract
 from hsm.contract.volumes import VolumeContract
@@ -69,6 +70,11 @@ class TestClonesThatAreNotCounted(Made, TemplateContract):
 
 class TestAttributesThatNobodyKeeps(Made, AttributesContract):
     driver = driver(set_attributes=lambda self, image, attributes: None)
+
+class TestADomainThatOnlyRemembers(Made, GlanceContract):
+    def glance(self, image):
+        return self.__dict__.setdefault(image, self.image(image))
+    driver = driver(glance=glance)
 
 class TestDataThatIsNotCut(Made, AttributesContract):
     driver = driver(shrink_data=lambda self, image, volume, length: None)
