@@ -33,6 +33,8 @@ _ONLY_IF_TIED = 'test "$PPID" = "$0" && exec "$@"'
 
 The one text that a shell reads; what it starts comes as arguments, and is the same process.
 """
+_NOT_STARTED = (126, 127)
+"""What a shell ends with that has found no program of a name, or none that it can start."""
 
 
 class CommandError(Exception):
@@ -101,6 +103,8 @@ class Runner:
         said = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
         if status != 0 or (not complaints and _complains(os.path.basename(argv[0]), said)):
             text = "; ".join(said)[-2000:] or f"ended with status {status}"
+            if status in _NOT_STARTED:
+                raise CommandError(os.path.basename(argv[0]), f"cannot be started: {text.rpartition('exec: ')[2]}")
             raise CommandError(os.path.basename(argv[0]), text, status)
         return output
 

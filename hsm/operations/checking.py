@@ -31,6 +31,7 @@ from hsm.tools.keys import KeyRefused
 from libvdsm.api.domain import CheckReport, Problem
 from libvdsm.api.errors import NoSuchSecret
 from libvdsm.api.types import ImageId, Legality, VolumeFormat, VolumeId
+from libvdsm.run import CommandError
 
 ERROR, WARNING = "error", "warning"
 
@@ -63,6 +64,10 @@ KINDS = MappingProxyType(
         "leaseMissing": (WARNING, "a volume has no lease file"),
         "permissions": (WARNING, "this service may not read and write a volume's files"),
         "clusters": (ERROR, "QEMU's tool finds a qcow2 volume's clusters damaged (deep check)"),
+        "clustersUnknown": (
+            WARNING,
+            "a qcow2 volume's clusters were not looked at: QEMU's tool could not be started, or was killed (deep check)",
+        ),
         "garbage": (WARNING, "something that nobody published; see Domain.collectGarbage"),
     }
 )
@@ -259,9 +264,11 @@ def _deep(context: Context, domain: Domain, record: ImageRecord, job: Job) -> It
         except LeaseBusy:
             continue
         except (NoSuchSecret, KeyRefused) as error:
-            path = f"images/{record.id}/{volume.id}"
-            yield problem("secretMissing", str(error), path=path, image=record.id, volume=volume.id)
-            continue
+            kind, said = "secretMissing", str(error)
+        except CommandError as error:
+            kind, said = "clustersUnknown", str(error)
+        else:
+            kind = "clusters"
         if said is not None:
             path = f"images/{record.id}/{volume.id}"
-            yield problem("clusters", said, path=path, image=record.id, volume=volume.id)
+            yield problem(kind, said, path=path, image=record.id, volume=volume.id)

@@ -21,6 +21,8 @@ from libvdsm.run import CommandError, Runner
 _PROGRAM = "qemu-img"
 _ONLY_LEAKS = 3
 """The status of a check that found nothing worse."""
+_DAMAGED = (1, 2)
+"""Of one that could not come to its end, and of one that found what contradicts itself."""
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
@@ -163,7 +165,10 @@ class QemuImg:
         return Sizes(required=found["required"], fully_allocated=found["fully-allocated"])
 
     def check(self, source: Source, *, stop: Callable[[], bool]) -> str | None:
-        """What is wrong inside a qcow2 file, or None.  Leaked clusters waste space and lose nothing."""
+        """What is wrong inside a qcow2 file, or None.  Leaked clusters waste space and lose nothing.
+
+        Raises ``CommandError`` where the program came to no verdict: it could not be started, or it was killed.
+        """
         argv = [_PROGRAM, "check", "-q", "-U", *source.target_with_format]
         try:
             with handed(source.keys) as keys:
@@ -172,7 +177,10 @@ class QemuImg:
         except KeyRefused:
             raise
         except CommandError as error:
-            return None if error.status == _ONLY_LEAKS else error.reason
+            if error.status in _DAMAGED:
+                return error.reason
+            if error.status != _ONLY_LEAKS:
+                raise
         return None
 
 

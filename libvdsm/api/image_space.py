@@ -27,6 +27,7 @@ from libvdsm.api.errors import (
     SecretWrong,
     StorageFailed,
     TaskStopped,
+    ToolFailed,
     VolumeDamaged,
     VolumeIllegal,
 )
@@ -59,7 +60,7 @@ class ImageSpace(ABC):
                 Interrupted,
             ),
             *(NoSuchImage, NoSuchVolume, ImageInUse, ImageUnfinished, ImageDamaged, VolumeIllegal, VolumeDamaged),
-            *(IsTemplate, CannotChange, NotSupported, NoSuchSecret, SecretWrong),
+            *(IsTemplate, CannotChange, NotSupported, ToolFailed, NoSuchSecret, SecretWrong),
         ),
         positional=("image",),
     )

@@ -25,7 +25,8 @@ from tests.verbs.provoked import provokes
 from tests.verbs.scene import Scene, raised
 
 PERMISSIONS = "permissions"
-"""Planted by a test of its own: root may read and write everything."""
+UNKNOWN = "clustersUnknown"
+"""These are planted by tests of their own: root may read and write everything, and a tool is nothing in a domain."""
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ DEEP = ("clusters", "secretMissing")
 
 
 def test_every_kind_of_damage_is_planted() -> None:
-    assert {kind for kind, _ in PLANTS.values()} | {PERMISSIONS} == set(KINDS)
+    assert {kind for kind, _ in PLANTS.values()} | {PERMISSIONS, UNKNOWN} == set(KINDS)
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -98,6 +99,19 @@ def test_files_that_the_service_may_not_open_are_told(tmp_path_factory: pytest.T
         kinds = [(problem.kind, problem.severity, problem.image, problem.volume) for problem in report.problems]
         assert kinds == [(PERMISSIONS, "warning", world.raw.id, world.raw.leaf)]
         assert report.healthy
+
+
+def test_what_the_tool_came_to_no_verdict_on_is_not_called_damaged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = unchanged(world)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "/nonexistent")
+        report = check(world, deep=True)
+    assert report.healthy
+    assert {(problem.kind, problem.severity) for problem in report.problems} == {(UNKNOWN, "warning")}
+    assert world.chain.leaf in {problem.volume for problem in report.problems}
+    assert before()
 
 
 def as_ordinary_user() -> Iterator[World]:

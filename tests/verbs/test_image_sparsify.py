@@ -23,6 +23,7 @@ from libvdsm.api.errors import (
     NoSuchVolume,
     NotSupported,
     TaskStopped,
+    ToolFailed,
     VolumeDamaged,
     VolumeIllegal,
 )
@@ -281,6 +282,21 @@ def test_what_is_damaged(scene: Scene) -> None:
     assert refused(scene, VolumeDamaged, image).volume == image.leaf
     scene.meta(image).write_bytes(b"")
     refused(scene, ImageDamaged, image)
+
+
+@provokes("Image.sparsify", "ToolFailed")
+def test_a_program_that_comes_to_no_verdict(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = scene.image(MIB)
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "qemu-img"
+    tool.write_text("#!/bin/sh\nkill -KILL $$\n")
+    tool.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tool.parent), prepend=":")
+        assert refused(scene, ToolFailed, image).tool == "qemu-img"
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "/nonexistent")
+        assert "cannot be started" in refused(scene, ToolFailed, image).reason
 
 
 @pytest.fixture
