@@ -118,8 +118,9 @@ class Verdict:
     def of_record(self) -> None:
         """After a kill: the audit log has lost nothing, and agrees with the tasks."""
         client = self.world.client
+        tasks = client.task.list().items  # first, as some may end meanwhile
         records = {record.task: record for record in client.audit.list().items}
-        for task in client.task.list().items:
+        for task in tasks:
             record = records.get(task.id)
             if record is None:
                 self._wrong("the audit log knows nothing of a task", f"{task.verb} of {task.owner}")
