@@ -155,7 +155,8 @@ class Listener:
         self._open.add(sock)
         connection = None
         try:
-            connection = self._describe(sock)
+            # One that was accepted while this closed is in nobody's list, or was ended by now.
+            connection = None if self._closing else self._describe(sock)
             if connection is not None:
                 self._serve(sock, connection)
         except (OSError, EOFError) as error:

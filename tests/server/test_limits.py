@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,3 +238,30 @@ def test_a_client_for_whom_there_is_no_thread_is_turned_away_and_the_next_is_ser
     with connected(str(tmp_path / "socket")) as sock:
         assert sock.recv(100) == b"served"
     listener.close()
+
+
+def test_a_client_who_comes_while_it_closes_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread may begin when the list of those to be ended has been gone through."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    listening.listen()
+    begun: list[Callable[[], None]] = []
+    monkeypatch.setattr(
+        "libvdsm.server.listener.Thread",
+        lambda _, run, *arguments: SimpleNamespace(start=lambda: begun.append(lambda: run(*arguments))),
+    )
+    count = ConnectionCount(10)
+    served: list[object] = []
+    access = Access(Right.READ, Right.READ)
+    listener = Listener(listening, "unix", lambda sock, _: served.append(sock), access, Limits(1, 1, 10, 60), count)
+    listener.start()
+    accepting = threading.Thread(target=begun.pop())
+    accepting.start()
+    with connected(str(tmp_path / "socket")) as sock:
+        assert until(lambda: len(begun) == 1)
+        listener.close()
+        accepting.join(10)
+        begun.pop()()
+        assert sock.recv(100) == b""
+    assert served == []
+    assert count.now == 0
