@@ -98,13 +98,13 @@ def test_images_asked_for_by_id_are_the_only_ones_read(
 ) -> None:
     opened = scene.app.context.registry.get(scene.domain)
     read: list[ImageId] = []
-    real = opened.image
+    real = opened.glance
 
     def reading(_: Any, image: ImageId) -> Any:
         read.append(image)
         return real(image)
 
-    monkeypatch.setattr(type(opened), "image", reading)
+    monkeypatch.setattr(type(opened), "glance", reading)
     two = {image.id for image in three[:2]}
     page = scene.client.image.list(filter=f"id in ({', '.join(map(str, two))}) and capacity > 0")
     assert {image.id for image in page.items} == two
