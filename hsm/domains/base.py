@@ -103,6 +103,11 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     def is_linked(self) -> bool:
         return self.metadata.image != self.folder
 
+    @property
+    def header_capacity(self) -> int | None:
+        """What the header says that the guest sees, in bytes; None where there is no header."""
+        return None if self.header is None else self.header.capacity
+
 
 class Damaged(msgspec.Struct, frozen=True, kw_only=True):
     """Something published that cannot be read."""

@@ -27,13 +27,19 @@ from hsm.operations.base import (
     storage_errors,
     writable,
 )
-from hsm.operations.encryption import source_of
-from hsm.operations.making import qemu_img, round_up
+from hsm.operations.cutting import cut
+from hsm.operations.encryption import itself, source_of
+from hsm.operations.making import qemu_img, qemu_layers, round_up
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
-from libvdsm.api.errors import CannotShrink, HasSnapshots, IsTemplate, VolumeHasChildren
+from libvdsm.api.errors import CannotShrink, HasSnapshots, IsTemplate, VolumeDamaged, VolumeHasChildren
 from libvdsm.api.event import VolumeChanged
 from libvdsm.api.types import ImageId, ImageInfo, VolumeFormat, VolumeInfo, VolumeRole
+from libvdsm.declare import ApiError
+from libvdsm.log import Log
+from libvdsm.run import CommandError
+
+log = Log("hsm.changes")
 
 
 class _Change(BaseOperation):
@@ -87,6 +93,9 @@ class _Change(BaseOperation):
     def prepare(self, job: Job, domain: Domain, volume: VolumeRecord, held: Held | None) -> None:
         """What comes before the metadata."""
 
+    def take_back(self, domain: Domain, held: Held | None) -> None:
+        """What was prepared is not to be: the metadata could not be written."""
+
     def run(self, job: Job) -> VolumeInfo:
         job.progress("changing the volume")
         domain = self.domain()
@@ -102,7 +111,11 @@ class _Change(BaseOperation):
             chains.expect_generation(volume, self.params.generation)
             self.changed(record, volume)
             self.prepare(job, domain, volume, held)
-            volume = commit_metadata(job, self.context, domain, lambda: self._again(domain, volume))
+            try:
+                volume = commit_metadata(job, self.context, domain, lambda: self._again(domain, volume))
+            except (OSError, ApiError):
+                self.take_back(domain, held)
+                raise
             record, volume = self.find(domain)
             return describe.volume_info(domain.id, volume, record.role(volume))
 
@@ -157,15 +170,16 @@ class Resize(_Change):
         return True
 
     def is_so(self, volume: VolumeRecord) -> bool:
-        # The data grows before the metadata, so metadata alone tells.
-        return volume.metadata.capacity == round_up(self.params.capacity)
+        capacity = round_up(self.params.capacity)
+        return volume.metadata.capacity == capacity and volume.header_capacity in (None, capacity)
 
     def changed(self, record: ImageRecord, volume: VolumeRecord) -> VolumeMetadata:
         self.resizable(record, volume)
         capacity = round_up(self.params.capacity)
         if volume.metadata.capacity > capacity:
             raise CannotShrink(volume=volume.id, capacity=volume.metadata.capacity)
-        chains.usable(self.domain(), record, chains.chain_of(record, volume), growing_to=capacity)
+        growing_to = max(capacity, volume.header_capacity or 0)
+        chains.usable(self.domain(), record, chains.chain_of(record, volume), growing_to=growing_to)
         return msgspec.structs.replace(
             volume.metadata,
             capacity=capacity,
@@ -191,9 +205,34 @@ class Resize(_Change):
         if volume.metadata.format is VolumeFormat.RAW:
             domain.extend_data(volume.folder, volume.id, capacity, volume.metadata.allocation)
             return
-        if volume.header is not None and volume.header.capacity < capacity:
+        if volume.header_capacity is not None and volume.header_capacity > capacity:
+            assert held is not None
+            self._forget_growth(domain, volume, capacity, held)
+        elif volume.header_capacity is not None and volume.header_capacity < capacity:
             qemu_img(self.context).resize(source, capacity, descriptors=held.descriptors if held else ())
         domain.sync_data(volume.folder, volume.id)
+
+    def take_back(self, domain: Domain, held: Held | None) -> None:
+        """A full domain may have had room for the data's growth, and none for the metadata."""
+        try:
+            volume = self.find(domain)[1]
+            if held is not None and (volume.header_capacity or 0) > volume.metadata.capacity:
+                self._forget_growth(domain, volume, volume.metadata.capacity, held)
+        except (OSError, ApiError, CommandError) as error:
+            log.warning("a resize that failed was not taken back", volume=self.params.volume, error=error)
+
+    def _forget_growth(self, domain: Domain, volume: VolumeRecord, capacity: int, held: Held) -> None:
+        """Cut off what a resize that did not end has added, which no guest has seen; what holds data is kept."""
+        assert volume.header is not None
+        source = itself(self.context, domain, self.find(domain)[0], volume)
+        end = -(-capacity // volume.header.cluster_size) * volume.header.cluster_size
+        if any(extent.end > end for extent in qemu_layers(self.context).data(source)):
+            raise VolumeDamaged(
+                volume=volume.id,
+                reason=f"its header says {volume.header_capacity} bytes and its metadata {volume.metadata.capacity}, "
+                "and there is data beyond that; resize it to what its header says",
+            )
+        cut(self.context, domain, volume, capacity, held)
 
 
 class MakeTemplate(BaseOperation):

@@ -20,7 +20,9 @@ from hsm.formats.volume import next_generation
 from hsm.operations import chains, expiring, transferring
 from hsm.operations.base import BaseOperation, Context, domain_lease, storage_errors
 from hsm.operations.describe import transfer_info
-from hsm.operations.inspecting import inspect
+from hsm.operations.encryption import itself
+from hsm.operations.inspecting import inspect, shortened
+from hsm.operations.making import qemu_img
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
 from hsm.transfers.states import Event
@@ -115,7 +117,8 @@ class FinishTransfer(BaseOperation):
         domain.sync_data(record.image, record.volume)
         job.progress("looking at it")
         capacity = self._inspect(domain)
-        self._sound(domain, capacity)
+        image, volume = self._sound(domain, capacity)
+        self._whole(job, domain, image, volume)
         if self.params.checksum is not None:
             self._compare(job, domain)
         with domain_lease(self.context, domain, job):
@@ -152,6 +155,13 @@ class FinishTransfer(BaseOperation):
                 volume=record.volume, reason=f"its header says {found.capacity} bytes, no whole sectors"
             )
         return found.capacity
+
+    def _whole(self, job: Job, domain: Domain, image: ImageRecord, volume: VolumeRecord) -> None:
+        """Nothing is missing of a file that was sent as it is, nor contradicts itself."""
+        if self.live.record.content is Content.FILE and volume.metadata.format is VolumeFormat.QCOW2:
+            source = itself(self.context, domain, image, volume)
+            if said := qemu_img(self.context).check(source, stop=job.stop_asked):
+                raise DamagedImage(reason=shortened(said))
 
     def _sound(self, domain: Domain, capacity: int) -> tuple[ImageRecord, VolumeRecord]:
         """The volume as it lies there, still as illegal as it was made, with nothing wrong in it."""

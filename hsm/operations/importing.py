@@ -19,12 +19,12 @@ from hsm.operations import chains, encryption
 from hsm.operations.base import storage_errors
 from hsm.operations.creation import CreateImage, absent
 from hsm.operations.filling import filling
-from hsm.operations.inspecting import inspect
-from hsm.operations.making import Plan, make_volume, plan_volume, round_up
+from hsm.operations.inspecting import inspect, shortened
+from hsm.operations.making import Plan, make_volume, plan_volume, qemu_img, round_up
 from hsm.operations.outside import copy_private
 from hsm.tasks.manager import Job
 from hsm.tools.nodes import Source
-from libvdsm.api.errors import CannotShrink
+from libvdsm.api.errors import CannotShrink, DamagedImage
 from libvdsm.api.types import FileFormat
 
 
@@ -50,6 +50,7 @@ class ImportImage(CreateImage):
             source = stack.enter_context(self._readable(job, found.format))
             if source != self.params.source:
                 found = inspect(self.context, source, FileFormat(found.format))
+            self._whole(job, source, found.format)
             capacity = round_up(self.params.capacity or found.capacity)
             if capacity < found.capacity:
                 raise CannotShrink(volume=self.volume_id, capacity=found.capacity)
@@ -59,6 +60,14 @@ class ImportImage(CreateImage):
             fill = filling(job, self.context, domain, outside, capacity, (source,), key=key)
             make_volume(job, self.context, domain, lambda: self._plan(domain, capacity), fill, slow=True)
             return self.result(domain, chains.image_of(domain, self.image_id))
+
+    def _whole(self, job: Job, source: int, format_: str) -> None:
+        """Nothing is missing of the file: what its tables point at beyond its end would be read as zeros."""
+        if format_ == FileFormat.RAW.value:
+            return
+        outside = Source(f"/dev/fd/{source}", format_, alone=True)
+        if said := qemu_img(self.context).check(outside, stop=job.stop_asked, descriptors=(source,)):
+            raise DamagedImage(reason=shortened(said))
 
     def _plan(self, domain: Domain, capacity: int) -> Plan:
         absent(domain, self.image_id)

@@ -20,7 +20,7 @@ from hsm.operations.base import Context, domain_lease, storage_errors
 from hsm.operations.encryption import itself, source_of
 from hsm.operations.inplace import InPlace, Moving, as_parent, end, is_qcow2, let_go, own_volume, percent_of, tell
 from hsm.operations.making import qemu_layers
-from hsm.operations.shrinking import cut
+from hsm.operations.cutting import cut
 from hsm.tasks.manager import Job
 from libvdsm.api.errors import NotBelow, NotSnapshot, NotSupported
 from libvdsm.api.image_layers import MergeDirection

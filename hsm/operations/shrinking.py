@@ -11,17 +11,17 @@ from contextlib import ExitStack
 
 import msgspec
 
-from hsm.domains.base import Domain, Held, VolumeRecord, Wanted
+from hsm.domains.base import Domain, Held, Wanted
 from hsm.formats.attributes import Shrink
 from hsm.formats.volume import next_generation
 from hsm.operations import chains, describe, encryption
 from hsm.operations.base import Context, domain_lease, storage_errors
 from hsm.operations.changes import Resize
-from hsm.operations.encryption import source_of
-from hsm.operations.making import qemu_img, qemu_io, round_up
+from hsm.operations.cutting import cut
+from hsm.operations.making import round_up
 from hsm.tasks.manager import Job
 from libvdsm.api.event import VolumeChanged
-from libvdsm.api.types import ImageId, VolumeFormat, VolumeId, VolumeInfo
+from libvdsm.api.types import ImageId, VolumeId, VolumeInfo
 
 
 def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Held) -> bool:
@@ -45,22 +45,6 @@ def finish(context: Context, job: Job, domain: Domain, image: ImageId, held: Hel
         domain.set_attributes(image, msgspec.structs.replace(record.attributes, intent=None))
     context.events.emit(VolumeChanged(domain=domain.id, image=image, volume=volume.id))
     return True
-
-
-def cut(context: Context, domain: Domain, volume: VolumeRecord, capacity: int, held: Held) -> None:
-    """Make a volume's data end at ``capacity`` where it goes on beyond that, and have that stable."""
-    if volume.metadata.format is VolumeFormat.RAW:
-        domain.shrink_data(volume.folder, volume.id, capacity)
-        return
-    if volume.header is not None and volume.header.capacity > capacity:
-        # qemu-img alone cuts the file while its tables still name what is cut off (seen: killed between the two, the
-        # file is corrupt).  So what is beyond the new end is given back first, and is stable.
-        first = -(-capacity // volume.header.cluster_size) * volume.header.cluster_size
-        source = source_of(context, domain, chains.image_of(domain, volume.folder), volume)
-        qemu_io(context).discard(source, first, volume.header.capacity, descriptors=held.descriptors)
-        domain.sync_data(volume.folder, volume.id)
-        qemu_img(context).resize(source, capacity, descriptors=held.descriptors, shrink=True)
-    domain.sync_data(volume.folder, volume.id)
 
 
 class ShrinkingResize(Resize):

@@ -19,8 +19,8 @@ from hsm.tools.nodes import Source
 from libvdsm.run import CommandError, Runner
 
 _PROGRAM = "qemu-img"
-_ONLY_LEAKS = 3
-"""The status of a check that found nothing worse."""
+_SOUND = (3, 63)
+"""The status of a check that found nothing worse than leaks, and of one of a format that has nothing to check."""
 _DAMAGED = (1, 2)
 """Of one that could not come to its end, and of one that found what contradicts itself."""
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
@@ -164,8 +164,8 @@ class QemuImg:
             found = json.loads(self._runner.run(argv, deadline=self._quick, descriptors=keys.descriptors))
         return Sizes(required=found["required"], fully_allocated=found["fully-allocated"])
 
-    def check(self, source: Source, *, stop: Callable[[], bool]) -> str | None:
-        """What is wrong inside a qcow2 file, or None.  Leaked clusters waste space and lose nothing.
+    def check(self, source: Source, *, stop: Callable[[], bool], descriptors: Sequence[int] = ()) -> str | None:
+        """What is wrong inside a file, or None, also where its format is none that can be checked.  Leaked clusters waste space and lose nothing.
 
         Raises ``CommandError`` where the program came to no verdict: it could not be started, or it was killed.
         """
@@ -173,13 +173,14 @@ class QemuImg:
         try:
             with handed(source.keys) as keys:
                 argv += [*keys.arguments, source.target]
-                self._runner.run(argv, deadline=self._deadline, stop=stop, descriptors=keys.descriptors)
+                inherited = (*descriptors, *keys.descriptors)
+                self._runner.run(argv, deadline=self._deadline, stop=stop, descriptors=inherited)
         except KeyRefused:
             raise
         except CommandError as error:
             if error.status in _DAMAGED:
                 return error.reason
-            if error.status != _ONLY_LEAKS:
+            if error.status not in _SOUND:
                 raise
         return None
 
