@@ -17,7 +17,9 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
     b"BZh": ("bzip2", "bunzip2"),
 }
-_IMAGES = (b"QFI\xfb", b"vhdxfile", b"conectix", b"KDMV", b"COWD", b"# Disk Descriptor")
+_QCOW2 = b"QFI\xfb"
+_ENCRYPTION_AT = 32
+_IMAGES = (_QCOW2, b"vhdxfile", b"conectix", b"KDMV", b"COWD", b"# Disk Descriptor")
 _VDI = (64, b"\x7f\x10\xda\xbe")
 
 
@@ -39,3 +41,18 @@ def refuse_no_disk(descriptor: int, text: str, *, otherwise: str) -> None:
         if head.startswith(mark):
             msg = f"{text} is compressed with {name}; unpack it first, as with {unpack}{otherwise}"
             raise Refusal("FileNotUsable", msg)
+
+
+def refuse_what_needs_import(descriptor: int, text: str) -> None:
+    """Refuse a file that is sent as it is, and would be no disk then."""
+    head = os.pread(descriptor, _HEAD, 0)
+    if head.startswith(_QCOW2):
+        if any(head[_ENCRYPTION_AT : _ENCRYPTION_AT + 4]):
+            msg = f"{text} is encrypted with a key that is none of the service's; decrypt it first, as with qemu-img convert"
+            raise Refusal("FileNotUsable", msg)
+    elif not seems_raw(descriptor):
+        msg = (
+            f"{text} is of a format that is not uploaded as it is; convert it first, as with "
+            "`qemu-img convert -O qcow2`, or give it to `hsmctl image import` on the service's host"
+        )
+        raise Refusal("FileNotUsable", msg)

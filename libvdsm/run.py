@@ -33,8 +33,16 @@ _ONLY_IF_TIED = 'test "$PPID" = "$0" && exec "$@"'
 
 The one text that a shell reads; what it starts comes as arguments, and is the same process.
 """
+_TOLD, _LINE = 3, 500
 _NOT_STARTED = (126, 127)
 """What a shell ends with that has found no program of a name, or none that it can start."""
+
+
+def _summary(said: list[str]) -> str:
+    """What a program said on standard error, in one line: its beginning and its end, where it said very much."""
+    if len(said) > 2 * _TOLD:
+        said = [*said[:_TOLD], f"({len(said) - 2 * _TOLD} more lines)", *said[-_TOLD:]]
+    return "; ".join(line[:_LINE] for line in said)
 
 
 class CommandError(Exception):
@@ -102,7 +110,7 @@ class Runner:
         log.debug("program ended", argv=" ".join(argv), status=status, seconds=round(time.monotonic() - began, 3))
         said = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
         if status != 0 or (not complaints and _complains(os.path.basename(argv[0]), said)):
-            text = "; ".join(said)[-2000:] or f"ended with status {status}"
+            text = _summary(said) or f"ended with status {status}"
             if status in _NOT_STARTED:
                 raise CommandError(os.path.basename(argv[0]), f"cannot be started: {text.rpartition('exec: ')[2]}")
             raise CommandError(os.path.basename(argv[0]), text, status)

@@ -21,7 +21,7 @@ from hsm.operations import chains, expiring, transferring
 from hsm.operations.base import BaseOperation, Context, domain_lease, storage_errors
 from hsm.operations.describe import transfer_info
 from hsm.operations.encryption import itself
-from hsm.operations.inspecting import inspect, shortened
+from hsm.operations.inspecting import inspect, not_whole
 from hsm.operations.making import qemu_img
 from hsm.tasks.locks import Locks
 from hsm.tasks.manager import Job, Objects
@@ -161,7 +161,7 @@ class FinishTransfer(BaseOperation):
         if self.live.record.content is Content.FILE and volume.metadata.format is VolumeFormat.QCOW2:
             source = itself(self.context, domain, image, volume)
             if said := qemu_img(self.context).check(source, stop=job.stop_asked):
-                raise DamagedImage(reason=shortened(said))
+                raise not_whole(said)
 
     def _sound(self, domain: Domain, capacity: int) -> tuple[ImageRecord, VolumeRecord]:
         """The volume as it lies there, still as illegal as it was made, with nothing wrong in it."""

@@ -19,12 +19,12 @@ from hsm.operations import chains, encryption
 from hsm.operations.base import storage_errors
 from hsm.operations.creation import CreateImage, absent
 from hsm.operations.filling import filling
-from hsm.operations.inspecting import inspect, shortened
+from hsm.operations.inspecting import inspect, not_whole
 from hsm.operations.making import Plan, make_volume, plan_volume, qemu_img, round_up
 from hsm.operations.outside import copy_private
 from hsm.tasks.manager import Job
 from hsm.tools.nodes import Source
-from libvdsm.api.errors import CannotShrink, DamagedImage
+from libvdsm.api.errors import CannotShrink
 from libvdsm.api.types import FileFormat
 
 
@@ -67,7 +67,7 @@ class ImportImage(CreateImage):
             return
         outside = Source(f"/dev/fd/{source}", format_, alone=True)
         if said := qemu_img(self.context).check(outside, stop=job.stop_asked, descriptors=(source,)):
-            raise DamagedImage(reason=shortened(said))
+            raise not_whole(said)
 
     def _plan(self, domain: Domain, capacity: int) -> Plan:
         absent(domain, self.image_id)

@@ -8,8 +8,6 @@ from hsm.tools import inspection
 from libvdsm.api.errors import DamagedImage, FormatMismatch, UnsafeImage, UnsupportedImage
 from libvdsm.api.types import FileFormat
 
-_LONGEST = 200
-
 
 def inspect(context: Context, descriptor: int, declared: FileFormat | None) -> inspection.Inspected:
     """Look at a file before any tool opens it; what is refused is a declared error."""
@@ -36,8 +34,6 @@ def _refusal(refused: inspection.Refused, declared: FileFormat | None) -> Except
     return UnsupportedImage(reason=refused.detail)
 
 
-def shortened(said: str) -> str:
-    """The first of what a program found wrong, and how much more there is: it may be a line for each cluster."""
-    lines = [line for line in said.split("; ") if line.strip()]
-    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    return f"qemu-img check: {lines[0][:_LONGEST]}{more}" if lines else said
+def not_whole(said: str) -> DamagedImage:
+    """The error for a file that a check found incomplete, or in contradiction to itself."""
+    return DamagedImage(reason=f"qemu-img check finds: {said}")

@@ -17,10 +17,10 @@ from hsm.formats.attributes import AnyIntent, MergeDown, MergeUp
 from hsm.formats.volume import next_generation
 from hsm.operations import bitmap_guard, bitmap_merging, chains, encryption, pulling
 from hsm.operations.base import Context, domain_lease, storage_errors
+from hsm.operations.cutting import cut
 from hsm.operations.encryption import itself, source_of
 from hsm.operations.inplace import InPlace, Moving, as_parent, end, is_qcow2, let_go, own_volume, percent_of, tell
 from hsm.operations.making import qemu_layers
-from hsm.operations.cutting import cut
 from hsm.tasks.manager import Job
 from libvdsm.api.errors import NotBelow, NotSnapshot, NotSupported
 from libvdsm.api.image_layers import MergeDirection

@@ -246,4 +246,7 @@ def vdi(file: Reader) -> int:
     sane(header.map_offset >= SECTOR, "its map of blocks lies in its header")
     sane(header.map_offset + 4 * header.blocks <= file.end, "its map of blocks is outside the file")
     sane(header.capacity <= header.blocks * MIB, f"{header.blocks} blocks for {header.capacity} bytes")
+    # No program that reads it would say so: what is missing reads as zeros.
+    sane(header.allocated <= header.blocks, f"{header.allocated} of {header.blocks} blocks have data")
+    sane(header.data_offset + header.allocated * MIB <= file.end, "it is cut off: its last blocks are missing")
     return round_up(header.capacity, SECTOR)

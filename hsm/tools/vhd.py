@@ -6,6 +6,7 @@ repeated in the first sector, a VHDX's headers are two and a log may rewrite its
 Rules as in `headers`.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import UUID
 
@@ -121,6 +122,7 @@ VHDX_REGIONS = 192 << 10
 VHDX_TABLE = 64 << 10
 VHDX_ENTRIES_MOST = 2047
 VHDX_CAPACITY_MOST = 64 << 40
+VHDX_PRESENT = (6, 7)
 
 BLOCKS = UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
 METADATA = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
@@ -166,7 +168,20 @@ def vhdx(file: Reader) -> int:
     run = (1 << 23) * SECTOR // block  # after so many entries comes one about a parent's sectors
     enough = regions[BLOCKS].length >= 8 * (blocks + (blocks - 1) // run)
     sane(enough, f"its table of blocks is too small for {capacity} bytes")
+    last = max(_vhdx_places(file, regions[BLOCKS].offset, blocks + (blocks - 1) // run, run), default=None)
+    # A program that reads it takes what is missing of the last block for zeros.
+    sane(last is None or last + block <= file.end, "it is cut off: its last block is not all there")
     return capacity
+
+
+def _vhdx_places(file: Reader, table: int, count: int, run: int) -> Iterator[int]:
+    """Where the blocks lie that have data."""
+    step = MIB // 8
+    for first in range(0, count, step):
+        entries = file.fields(f"<{min(step, count - first)}Q", table + 8 * first)
+        for number, entry in enumerate(entries, first):
+            if (number + 1) % (run + 1) and entry & 7 in VHDX_PRESENT:
+                yield (entry >> 20) * MIB
 
 
 def _vhdx_log_is_empty(file: Reader) -> None:

@@ -39,15 +39,25 @@ def run(words: argparse.Namespace) -> int:
     try:
         _COMMANDS[words.own](_Run(service, names, words))
     except KeyboardInterrupt:
-        refusal = Refusal("Interrupted", "interrupted; the same command again goes on", status=INTERRUPTED)
+        refusal = Refusal("Interrupted", f"interrupted; {_left(service)}", status=INTERRUPTED)
         return failure.report(refusal, as_json=words.json)
     except (ApiError, Refusal) as error:
         return failure.report(error, as_json=words.json, explain=names.explain)
     except OSError as error:
-        return failure.report(Refusal("TransferBroken", f"{error}; the same command again goes on"), as_json=words.json)
+        return failure.report(Refusal("TransferBroken", f"{error}; {_left(service)}"), as_json=words.json)
     finally:
         service.client.close()
     return OK
+
+
+def _left(service: Service) -> str:
+    """What can be done with what was begun."""
+    if service.transfer is None:
+        return "nothing was begun"
+    return (
+        "the same command again goes on. Until then nobody else can use the image; to give up: "
+        f"hsmctl transfer cancel {service.transfer}"
+    )
 
 
 def _upload(run: _Run) -> None:

@@ -63,8 +63,11 @@ class _Part:
         opened.callback(os.close, self.file)
         opened.callback(self._forget_nothing)
         self.kept: _Kept | None = None
+        self.left: TransferId | None = None
+        """the transfer that a part from before came from, whatever that was of"""
         with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             found = msgspec.json.decode(self._beside.read_bytes(), type=_Kept)
+            self.left = found.transfer
             self.kept = found if found.format == wanted.format else None
 
     def _forget_nothing(self) -> None:
@@ -117,12 +120,21 @@ def download(service: Service, wanted: Wanted) -> TransferInfo:
         persistence = Persistence(service, bar)
         transfer = _found(service, wanted, part)
         if transfer is None:
+            _give_up(service, part.left)
             transfer = _start(service, wanted, part)
+        service.transfer = transfer.id
         finished: TransferInfo | None = None
         while finished is None:
             with persistence.attempt():
                 finished = _go_on(persistence, persistence.resumed(transfer.id), part)
         return finished
+
+
+def _give_up(service: Service, left: TransferId | None) -> None:
+    """What nobody can go on with, since the file begins anew, holds its image no longer."""
+    if left is not None:
+        with contextlib.suppress(ApiError):
+            service.client.transfer.cancel(transfer=left)
 
 
 def _start(service: Service, wanted: Wanted, part: _Part) -> TransferInfo:

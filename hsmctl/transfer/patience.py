@@ -34,6 +34,8 @@ class Service:
 
     address: str | None
     client: Client
+    transfer: TransferId | None = None
+    """what would be held, if its user gave up now"""
 
     def again(self) -> None:
         """Another connection.  Raises ``ConnectionFailed`` where that is not to be had in time."""

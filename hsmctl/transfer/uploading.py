@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsmctl import outside
 from hsmctl.failure import Refusal
 from hsmctl.progress import Bar
 from hsmctl.progress import wait as wait_for
@@ -56,6 +57,8 @@ class Source:
     def __init__(self, wanted: Wanted, opened: contextlib.ExitStack) -> None:
         descriptor = open_source(str(wanted.path))
         opened.callback(os.close, descriptor)
+        outside.refuse_no_disk(descriptor, str(wanted.path), otherwise="")
+        outside.refuse_what_needs_import(descriptor, str(wanted.path))
         kind, stands_on_another = looks_like(descriptor)
         whole = wanted.format is VolumeFormat.QCOW2 and not stands_on_another and wanted.secret is None
         as_it_is = kind == "raw" or whole
@@ -108,6 +111,7 @@ def upload(service: Service, wanted: Wanted, before: Callable[[], None]) -> Imag
         if transfer is None:
             before()
             transfer = _start(service, wanted, source)
+        service.transfer = transfer.id
         while True:
             done: TransferInfo | None = None
             with persistence.attempt():

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hsm.transfers.states import ENDED
 from hsmctl.transfer import downloading, work
 from hsmctl.transfer.patience import Service
 from libvdsm.api.transfer import Content, TransferInfo, TransferState
@@ -293,12 +294,50 @@ def test_what_came_before_an_interrupt_is_kept(
         _, complaint = interrupted.communicate(timeout=PATIENCE)
         assert interrupted.returncode == 130
         assert "the same command again goes on" in complaint
+        [left] = [item for item in transfers(client) if item.id not in known and item.state not in ENDED]
+        assert f"hsmctl transfer cancel {left.id}" in complaint
         if command == "upload":
             assert _moving(client, command, known)[0].arrived > 0
         else:
             assert json.loads((tmp_path / "out.part.json").read_bytes())["done"] > 0
         ctl.ok("image", command, *words)
         assert _moving(client, command, known) == []
+
+
+def test_a_download_that_begins_anew_holds_its_image_once(
+    ctl: Ctl, shared_daemon: service.Daemon, large: Path, tmp_path: Path, name: str
+) -> None:
+    """What was left cannot be gone on with: it was to be of another format."""
+    ctl.ok("image", "upload", large, name)
+    out = tmp_path / "out"
+    with shared_daemon.client() as client:
+        known = {item.id for item in transfers(client)}
+        interrupted = process("--connect", address(shared_daemon), "image", "download", name, out, "--format", "raw")
+        until = time.monotonic() + PATIENCE
+        while not any((item.moved or 0) > 32 * MIB for item in _moving(client, "download", known)):
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        interrupted.send_signal(signal.SIGINT)
+        interrupted.communicate(timeout=PATIENCE)
+        ctl.ok("image", "download", name, out, "--format", "qcow2")
+        assert [item for item in transfers(client) if item.id not in known and item.state not in ENDED] == []
+    ctl.ok("image", "delete", name)
+
+
+@pytest.mark.parametrize("format_", ["vmdk", "vdi", "vhdx", "vpc"])
+def test_what_would_be_no_disk_as_it_is_is_not_uploaded(ctl: Ctl, tmp_path: Path, name: str, format_: str) -> None:
+    path = qemu.create(tmp_path / "image", format_, "1M")
+    complaint = ctl.refused("image", "upload", path, name)
+    assert "image import" in complaint
+    assert "qemu-img convert" in complaint
+
+
+def test_an_encrypted_file_is_refused_before_it_is_sent(ctl: Ctl, tmp_path: Path, name: str) -> None:
+    secret = ("--object", "secret,id=key,data=secret")
+    options = ("-o", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10")
+    path = qemu.create(tmp_path / "image", "qcow2", MIB, *secret, *options)
+    assert "decrypt it first" in ctl.refused("image", "upload", path, name)
+    assert "no image" in ctl.refused("image", "info", name)
 
 
 def _moving(client: Client, command: str, known: set[TransferId]) -> list[TransferInfo]:

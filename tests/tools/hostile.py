@@ -281,6 +281,8 @@ QUIET["vdi", Kind.DAMAGED] = {
     "map outside the file": lambda lab: vdi(lab).put("<I", 0x154, 1 << 30),
     "map in the header": lambda lab: vdi(lab).put("<I", 0x154, 0),
     "larger than its blocks": lambda lab: vdi(lab).put("<Q", 0x170, 1 << 40),
+    "data beyond its end": lambda lab: vdi(lab).put("<I", 0x184, 1),
+    "more blocks with data than there are": lambda lab: vdi(lab).put("<I", 0x184, 0x7FFFFFFF),
     "too many blocks": lambda lab: vdi(lab).put("<I", 0x180, 0x7FFFFFFF),
 }
 

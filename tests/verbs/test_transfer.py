@@ -330,6 +330,9 @@ def test_a_header_that_cannot_be_trusted_is_not_used(scene: Scene, tmp_path: Pat
     overlay = qemu.create(tmp_path / "overlay", "qcow2", MIB, "-u", "-b", "/etc/passwd", "-F", "raw").read_bytes()
     outside = qemu.create(tmp_path / "outside", "qcow2", MIB, "-o", f"data_file={tmp_path}/data").read_bytes()
     sound = qemu.create(tmp_path / "sound", "qcow2", MIB).read_bytes()
+    data = qemu.create(tmp_path / "data.qcow2", "qcow2", MIB)
+    qemu.write(data, "qcow2", 0x11, 0, MIB)
+    cut_off = data.read_bytes()[: 512 * 1024]
     odd = sound[:24] + (MIB + 7).to_bytes(8, "big") + sound[32:]
     newer = sound[:72] + (1 << 60).to_bytes(8, "big") + sound[80:]
     cases: list[tuple[bytes, Any]] = [
@@ -338,6 +341,7 @@ def test_a_header_that_cannot_be_trusted_is_not_used(scene: Scene, tmp_path: Pat
         (bytes(65536), FormatMismatch),
         (newer, UnsupportedImage),
         (sound[:70], DamagedImage),
+        (cut_off, DamagedImage),
         (odd, VolumeDamaged),
     ]
     for content, error in cases:

@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import pytest
 
+from hsm.domains.local import LocalDomain
 from libvdsm.api.errors import (
     CannotShrink,
     GenerationMismatch,
@@ -12,6 +18,7 @@ from libvdsm.api.errors import (
     ImageInUse,
     InvalidParameter,
     IsTemplate,
+    NoSpace,
     NoSuchImage,
     NoSuchVolume,
     ToolFailed,
@@ -136,3 +143,61 @@ def test_resize_refuses(scene: Scene) -> None:
     assert "lock" in error.reason
     assert resize(scene, used, GIB, generation=0).capacity == GIB
     assert resize(scene, used, GIB, generation=0).generation == 1, "it is so already"
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """Room for the data, and none for the metadata."""
+
+    @contextmanager
+    def while_it_lasts() -> Iterator[None]:
+        def rewrite(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalDomain, "rewrite", rewrite)
+            yield
+
+    return while_it_lasts
+
+
+@pytest.mark.parametrize("is_snapshot", [False, True])
+def test_a_resize_for_which_there_is_no_room_changes_nothing(
+    scene: Scene, full: Callable[[], AbstractContextManager[None]], is_snapshot: bool
+) -> None:
+    image = scene.image(MIB + 512)
+    qemu.write(scene.data(image), "qcow2", 0x11, 0, MIB)
+    image = scene.snapshot(image) if is_snapshot else image
+    with full():
+        raised(NoSpace, lambda: resize(scene, image, 64 * MIB))
+    assert scene.look(image).damage is None
+    assert scene.look(image).capacity == MIB + 512
+    assert qemu.content(scene.data(image), "qcow2") == (b"\x11" * MIB).ljust(MIB + 512, b"\0")
+    qemu.check(scene.data(image))
+    scene.client.image.prepare(domain=scene.domain, image=image.id)
+    scene.client.image.teardown(domain=scene.domain, image=image.id)
+    assert resize(scene, image, 64 * MIB).capacity == 64 * MIB
+
+
+@pytest.mark.parametrize(("capacity", "generation"), [(MIB, 1), (2 * MIB, 1), (4 * MIB, 1), (8 * MIB, 1)])
+def test_a_growth_that_did_not_end_can_be_ended_anywhere(scene: Scene, capacity: int, generation: int) -> None:
+    image = scene.image(MIB)
+    qemu.write(scene.data(image), "qcow2", 0x11, 0, MIB)
+    qemu.image_tool("resize", "-q", "-f", "qcow2", scene.data(image), str(4 * MIB))
+    assert scene.look(image).damage
+    done = resize(scene, image, capacity)
+    assert (done.capacity, done.generation) == (capacity, generation)
+    assert scene.look(image).damage is None
+    assert qemu.content(scene.data(image), "qcow2") == (b"\x11" * MIB).ljust(capacity, b"\0")
+    qemu.check(scene.data(image))
+
+
+def test_data_that_is_there_is_never_cut_off_with_a_growth_that_did_not_end(scene: Scene) -> None:
+    image = scene.image(MIB)
+    qemu.image_tool("resize", "-q", "-f", "qcow2", scene.data(image), str(4 * MIB))
+    qemu.write(scene.data(image), "qcow2", 0x11, 3 * MIB, 64 * 1024)
+    before = fingerprint(scene.root)
+    assert "there is data" in raised(VolumeDamaged, lambda: resize(scene, image, MIB)).reason
+    assert fingerprint(scene.root) == before
+    assert resize(scene, image, 4 * MIB).capacity == 4 * MIB
+    assert qemu.holds(scene.data(image), "qcow2", 0x11, 3 * MIB)
