@@ -33,7 +33,7 @@ _ONLY_IF_TIED = 'test "$PPID" = "$0" && exec "$@"'
 
 The one text that a shell reads; what it starts comes as arguments, and is the same process.
 """
-_TOLD, _LINE = 3, 500
+_TOLD, _LINE = 3, 2000
 _NOT_STARTED = (126, 127)
 """What a shell ends with that has found no program of a name, or none that it can start."""
 

@@ -175,6 +175,10 @@ def uses(world: World, image: ImageInfo, tmp_path: Path) -> Iterator[tuple[str, 
 REFUSALS = ("VolumeDamaged", "ImageDamaged", "VolumeHasChildren")
 
 
+MENDS = {"a_header_that_is_larger_than_the_metadata": "Volume.resize"}
+"""A growth that did not end is ended by a resize to any size; the tests of that verb show it."""
+
+
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_no_verb_goes_on_with_a_damaged_image_but_its_deletion(world: World, name: str, tmp_path: Path) -> None:
     planted = PLANTS[name][1](world)
@@ -183,6 +187,8 @@ def test_no_verb_goes_on_with_a_damaged_image_but_its_deletion(world: World, nam
     lost = image.id not in {found.id for found in world.scene.client.image.list().items}
     before = unchanged(world)
     for verb, call in uses(world, image, tmp_path):
+        if MENDS.get(name) == verb:
+            continue
         with pytest.raises(ApiError) as caught:
             call()
         error = type(caught.value).__name__
