@@ -165,9 +165,10 @@ class QemuImg:
         return Sizes(required=found["required"], fully_allocated=found["fully-allocated"])
 
     def check(self, source: Source, *, stop: Callable[[], bool], descriptors: Sequence[int] = ()) -> str | None:
-        """What is wrong inside a file, or None, also where its format is none that can be checked.  Leaked clusters waste space and lose nothing.
+        """What is wrong inside a file; None, also where its format is none that can be checked.
 
-        Raises ``CommandError`` where the program came to no verdict: it could not be started, or it was killed.
+        Leaked clusters waste space and lose nothing.  Raises ``CommandError`` where the program came to no
+        verdict: it could not be started, or it was killed.
         """
         argv = [_PROGRAM, "check", "-q", "-U", *source.target_with_format]
         try:
